@@ -1,0 +1,71 @@
+# Hive: everything a developer or CI runs. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+# The Python that .venv is made with, 3.11 or newer: make venv PYTHON=/path/to/python3.12
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+# More for pytest: make test ARGS='-k proxy -x'
+ARGS ?=
+PYTEST = $(BIN)/python -m pytest --durations=10 --durations-min=2 --junit-xml=build/$@.xml
+
+step = echo "== $(1)"
+
+.PHONY: help
+help:
+	@colour=; plain=; \
+	if [[ -t 1 && -z "$${NO_COLOR:-}" ]]; then colour=$$'\e[36m'; plain=$$'\e[0m'; fi; \
+	echo "Usage: make TARGET"; \
+	awk -F ':.*## ' -v on="$$colour" -v off="$$plain" \
+	  '/^[a-z][a-z-]*:.*## / { printf "  %s%-10s%s %s\n", on, $$1, off, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup packages-venv packages-demo packages-test
+setup: packages-test venv ## install all that development needs: Debian packages (as root) and .venv
+
+# What only root can install; each says what is missing, and does nothing when nothing is.
+packages-venv packages-demo packages-test: packages-%:
+	@scripts/setup $*
+
+.PHONY: venv
+venv: packages-venv ## make or refresh .venv, with hived and hivectl in it
+	@scripts/venv
+
+.PHONY: lint
+lint: venv ## check style, types, the import contracts and the locks
+	@scripts/lint
+
+.PHONY: format
+format: venv ## let ruff format the code and mend what it safely can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: test
+test: packages-test venv ## run the tests, all but the long ones (ARGS='-k NAME' for some)
+	@$(call step,pytest: all but the long tests)
+	@$(PYTEST) -m "not full" $(ARGS)
+
+.PHONY: test-full
+test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for these alone)
+	@$(call step,pytest: $(if $(ONLY),the tests marked $(ONLY),all tests))
+	@status=0; $(PYTEST) $(if $(ONLY),-m $(ONLY)) $(ARGS) || status=$$?; \
+	if [[ $$status = 5 && -n "$(ONLY)" ]]; then echo "no test is marked $(ONLY) yet"; else exit $$status; fi
+
+.PHONY: demo
+demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
+	@scripts/demo
+
+.PHONY: lock
+lock: venv ## make requirements/*.txt anew from the *.in files (UPGRADE=1: with newer versions)
+	@scripts/lock $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## remove what these targets made, .venv included
+	@echo "removing .venv, build, dist and caches"
+	@rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""What a test may need of the machine, and how to see whether it is there.
+
+``@pytest.mark.requires("postgres", "root")`` on a test, a class or as a module's ``pytestmark`` names needs
+of this table; :func:`missing` is for a fixture that finds out while it runs. Where one is absent, the test is
+left out and the end of the run says why; with CI=true it fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def program(name: str) -> str | None:
+    """The path of a program, looked for in the sbin directories too, which a user's PATH may lack."""
+    return shutil.which(name) or shutil.which(name, path=_SBIN)
+
+
+def postgres_bin() -> Path | None:
+    """The directory of the newest PostgreSQL server's programs: Debian keeps them out of PATH."""
+    versions = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if versions:
+        return max(versions, key=lambda path: [int(n) for n in path.parent.name.split(".") if n.isdigit()])
+    found = shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+def _program(name: str, package: str) -> str | None:
+    return None if program(name) else f"no {name} on this machine (Debian package {package})"
+
+
+def _postgres() -> str | None:
+    return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not run as root"
+
+
+def _netns() -> str | None:
+    """Making a network namespace is tried: root in a container is often not allowed to."""
+    if reason := _root() or _program("ip", "iproute2") or _program("unshare", "util-linux"):
+        return reason
+    tried = subprocess.run(
+        ["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False
+    )
+    return None if tried.returncode == 0 else f"no network namespaces here ({tried.stderr.strip()})"
+
+
+_PROBES: dict[str, Callable[[], str | None]] = {
+    "curl": lambda: _program("curl", "curl"),
+    "netns": _netns,
+    "postgres": _postgres,
+    "ps": lambda: _program("ps", "procps"),
+    "root": _root,
+    "ssh": lambda: _program("ssh", "openssh-client"),
+    "sshd": lambda: _program("sshd", "openssh-server"),
+}
+
+
+@functools.cache
+def missing(name: str) -> str | None:
+    """Why the need ``name`` is not met here; None when it is. KeyError for a name that the table lacks."""
+    return _PROBES[name]()
