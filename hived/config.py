@@ -1,0 +1,237 @@
+"""Configuration: defaults < hived.toml < environment (HIVED_*) < flags.
+
+Every setting has one name: the TOML key ``log_level`` is the variable
+``HIVED_LOG_LEVEL`` and the flag ``--log-level``. Lists in the environment are
+separated by spaces.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import HiveError, usage
+from .logs import FORMATS, LEVELS
+from .schema import check_name
+
+DEFAULT_PORT = 4483
+DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_PORT}")
+SYSTEM_CONFIG = Path("/etc/hive/hived.toml")
+SYSTEM_DATA = Path("/var/lib/hive")
+SYSTEM_SOCKET = Path("/run/hive/control.sock")
+
+_LISTS = ("listen", "announce", "bootstrap", "network", "network_file", "admin", "admin_file")
+_STRINGS = ("data_dir", "socket", "name", "log_level", "log_format")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A name with its password, as in ``--network NAME:PASSWORD``; never printed."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What hived was told. Paths are absolute; ``listen_named`` tells a wish from the default."""
+
+    config: Path | None
+    data_dir: Path
+    socket: Path
+    name: str
+    listen: tuple[str, ...] = DEFAULT_LISTEN
+    listen_named: bool = False
+    announce: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = ()
+    networks: tuple[Secret, ...] = ()
+    admins: tuple[Secret, ...] = ()
+    log_level: str = "info"
+    log_format: str = "text"
+
+
+def load(
+    flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, *, root: bool | None = None
+) -> Config:
+    """Read all four layers. Raises :class:`HiveError` (usage) on the first thing that is wrong.
+
+    ``flags`` holds the settings given on the command line by their names; absent or empty ones
+    do not count. ``root`` selects the system paths (default: whether this process is uid 0).
+    """
+    is_root = os.geteuid() == 0 if root is None else root
+    from_env = _environment(environ)
+    path = flags.get("config") or environ.get("HIVED_CONFIG")
+    base = _default_dirs(environ, is_root)
+    # A node with a data directory of its own is not the machine's: the machine's file is not for it.
+    own_dir = bool(flags.get("data_dir") or from_env.get("data_dir"))
+    file = Path(path) if path else (None if own_dir else base["config"])
+    settings = _toml(file, must_exist=bool(path)) if file else {}
+    settings.update(from_env)
+    settings.update(
+        {key: value for key, value in flags.items() if value not in (None, (), []) and key != "config"}
+    )
+    return _build(settings, base, file if file and file.exists() else None, environ)
+
+
+def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
+    if is_root:
+        return {"config": SYSTEM_CONFIG, "data": SYSTEM_DATA, "socket": SYSTEM_SOCKET}
+    home = Path(environ.get("HOME") or "/")
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state")
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    data = state / "hive"
+    # Without a login session there is no runtime directory; the state directory is private too.
+    sock = (Path(runtime) / "hive" if runtime else data) / "control.sock"
+    return {"config": config / "hive/hived.toml", "data": data, "socket": sock}
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in (*_LISTS, *_STRINGS):
+        value = environ.get(f"HIVED_{key.upper()}")
+        if value:
+            found[key] = value.split() if key in _LISTS else value
+    return found
+
+
+def _toml(path: Path, must_exist: bool) -> dict[str, Any]:
+    what = f"reading {path} failed"
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except FileNotFoundError:
+        if must_exist:
+            raise usage(what, "there is no such file", "Check --config") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage(what, getattr(error, "strerror", None) or str(error), "Check the file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise usage(what, str(error), "Correct that line") from None
+    for key, value in settings.items():
+        if key not in (*_LISTS, *_STRINGS):
+            raise usage(
+                what, f"there is no setting named {key!r}", f"Known are: {', '.join((*_LISTS, *_STRINGS))}"
+            )
+        if key in _LISTS:
+            settings[key] = [value] if isinstance(value, str) else value
+            if not isinstance(settings[key], list) or not all(
+                isinstance(item, str) for item in settings[key]
+            ):
+                raise usage(what, f"{key} is not a list of strings", f'Write {key} = ["..."]')
+        elif not isinstance(value, str):
+            raise usage(what, f"{key} is not a string", f'Write {key} = "..."')
+    return settings
+
+
+def _build(
+    settings: dict[str, Any], base: dict[str, Path], file: Path | None, environ: Mapping[str, str]
+) -> Config:
+    data_dir = Path(settings.get("data_dir") or base["data"]).absolute()
+    sock = settings.get("socket")
+    if not sock:
+        sock = data_dir / "control.sock" if "data_dir" in settings else base["socket"]
+    config = Config(
+        config=file,
+        data_dir=data_dir,
+        socket=Path(sock).absolute(),
+        name=settings.get("name") or host_name(),
+        listen=tuple(settings.get("listen") or DEFAULT_LISTEN),
+        listen_named=bool(settings.get("listen")),
+        announce=tuple(settings.get("announce") or ()),
+        bootstrap=tuple(settings.get("bootstrap") or ()),
+        networks=_secrets("network", settings, environ),
+        admins=_secrets("admin", settings, environ),
+        log_level=settings.get("log_level", "info"),
+        log_format=settings.get("log_format", "text"),
+    )
+    _check(config)
+    return config
+
+
+def host_name() -> str:
+    """This machine's host name, made to fit the alphabet of node names."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).lstrip("._-")[:63]
+    return name or "node"
+
+
+def _secrets(key: str, settings: dict[str, Any], environ: Mapping[str, str]) -> tuple[Secret, ...]:
+    texts = list(settings.get(key) or ())
+    for name in settings.get(f"{key}_file") or ():
+        texts += _secret_lines(Path(name))
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and (Path(credentials) / key).exists():
+        texts += _secret_lines(Path(credentials) / key)
+    return tuple(parse_secret(key, text) for text in texts)
+
+
+def _secret_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise usage(f"reading {path} failed", why, "It holds NAME:PASSWORD, one a line") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def parse_secret(key: str, text: str) -> Secret:
+    """``NAME:PASSWORD`` to a :class:`Secret`. ``key`` (network, admin) is for the error text."""
+    name, colon, password = text.partition(":")
+    what = f"reading the {key} setting failed"
+    if not colon or not password:
+        raise usage(what, f"{name!r} has no password", f"Write --{key} NAME:PASSWORD")
+    if not check_name(name):
+        raise usage(what, f"{name!r} is no valid name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
+    if len(password) > 1024:
+        raise usage(what, f"the password of {name!r} is longer than 1024 characters", "Take a shorter one")
+    return Secret(name, password)
+
+
+def _check(config: Config) -> None:
+    what = "checking the configuration failed"
+    if not check_name(config.name):
+        raise usage(what, f"{config.name!r} is no valid node name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
+    if config.log_level not in LEVELS:
+        raise usage(what, f"there is no log level {config.log_level!r}", f"Choose {', '.join(LEVELS)}")
+    if config.log_format not in FORMATS:
+        raise usage(what, f"there is no log format {config.log_format!r}", f"Choose {', '.join(FORMATS)}")
+    if len(os.fsencode(config.socket)) > 107:
+        raise usage(
+            what, f"the socket path {config.socket} is longer than 107 bytes", "Name a shorter one: --socket"
+        )
+    for secrets in (config.networks, config.admins):
+        names = [secret.name for secret in secrets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise usage(what, f"{twice!r} is given twice", "Give it once")
+
+
+def merged(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """What a reload may change, and the names of settings that need a restart instead."""
+    fixed = ("data_dir", "socket")
+    ignored = [key for key in fixed if getattr(old, key) != getattr(new, key)]
+    return replace(new, data_dir=old.data_dir, socket=old.socket), ignored
+
+
+def describe(config: Config) -> str:
+    """The settings in force, without secrets, one a line, for ``hived check``."""
+    lines = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name in ("networks", "admins"):
+            value = [secret.name for secret in value]
+        elif item.name == "listen_named":
+            continue
+        lines.append(
+            f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
+        )
+    return "\n".join(lines)
+
+
+__all__ = ["Config", "HiveError", "Secret", "describe", "host_name", "load", "merged", "parse_secret"]

@@ -1,0 +1,91 @@
+"""Structured logs: one event a line, key=value or JSON, on stderr.
+
+Under systemd (JOURNAL_STREAM set) each line starts with its syslog priority, as
+sd-daemon(3) defines it, and carries no time: the journal has its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
+_PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+class Log:
+    """A named event log. Fields are keyword arguments; secrets never are."""
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(name)
+
+    def _emit(self, level: int, event: str, fields: dict[str, Any], trace: bool = False) -> None:
+        if self._log.isEnabledFor(level):
+            self._log.log(level, event, extra={"fields": fields}, exc_info=trace)
+
+    def debug(self, event: str, /, **fields: Any) -> None:
+        self._emit(logging.DEBUG, event, fields)
+
+    def info(self, event: str, /, **fields: Any) -> None:
+        self._emit(logging.INFO, event, fields)
+
+    def warning(self, event: str, /, **fields: Any) -> None:
+        self._emit(logging.WARNING, event, fields)
+
+    def error(self, event: str, /, **fields: Any) -> None:
+        self._emit(logging.ERROR, event, fields)
+
+    def exception(self, event: str, /, **fields: Any) -> None:
+        """A defect of our own: the event with its traceback."""
+        self._emit(logging.ERROR, event, fields, trace=True)
+
+
+def _quote(value: Any) -> str:
+    text = str(value)
+    if text and all(c.isprintable() and c not in ' "=' for c in text):
+        return text
+    # Also keeps a hostile peer's line breaks and escape sequences out of the log.
+    return json.dumps(text)
+
+
+class Formatter(logging.Formatter):
+    """Formats one record as one line; a traceback is escaped into a field."""
+
+    def __init__(self, form: str, journal: bool) -> None:
+        super().__init__()
+        self._json = form == "json"
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+        if self._json:
+            head = {"time": when, "level": record.levelname.lower(), "logger": record.name}
+            line = json.dumps({**head, "event": record.getMessage(), **fields}, default=str)
+        else:
+            pairs = "".join(f" {key}={_quote(value)}" for key, value in fields.items())
+            event = record.getMessage().replace("\n", " ")
+            line = f"{record.levelname.lower()} {record.name.removeprefix('hived.')}: {event}{pairs}"
+            if not self._journal:
+                line = f"{when} {line}"
+        return f"<{_PRIORITY.get(record.levelname, 6)}>{line}" if self._journal else line
+
+
+def setup(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send hived's events to stderr (or ``stream``); may be called again to change them."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(Formatter(form, journal="JOURNAL_STREAM" in os.environ))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.ERROR)
+    logging.getLogger("hived").setLevel(level.upper())
+    # py-libp2p reports ordinary network churn as errors; what matters we log ourselves.
+    for noisy in ("libp2p", "multiaddr", "async_service"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)

@@ -1,0 +1,278 @@
+"""The API's requests and answers, and the rules for names and ports.
+
+Shared by the daemon and hivectl, and the source of the OpenAPI document. Field names
+are part of the contract that scripts rely on. Times are RFC 3339 in UTC, durations
+seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+# The look-ahead is for Python, whose "$" also matches before a final newline.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)"
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="1 to 63 of a-z A-Z 0-9 . _ -")]
+User = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Password = Annotated[str, Meta(min_length=1, max_length=1024)]
+NodeRef = Annotated[str, Meta(min_length=1, max_length=128, description="peer ID, part of it, alias or name")]
+
+
+class Request(Struct, forbid_unknown_fields=True):
+    """Base of every request body: a field the schema does not name is an error."""
+
+
+class Answer(Struct):
+    """Base of every answer: readers ignore fields they do not know."""
+
+
+class Problem(Answer):
+    """RFC 9457 problem document; ``kind`` is errors.Kind's wire name."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 500
+    detail: str = ""
+    hint: str = ""
+    kind: str = "failed"
+
+
+class Done(Answer):
+    """The answer of a call that has nothing to tell; ``note`` is for people."""
+
+    note: str = ""
+
+
+class Info(Answer):
+    """What any member (and any local user) may know."""
+
+    peer_id: str
+    name: str
+    version: str
+    uptime: float
+    networks: list[str]
+
+
+class Identity(Answer):
+    """``identity`` is base64url of the signed peer record, for ``hivectl register``."""
+
+    peer_id: str
+    name: str
+    identity: str
+    addresses: list[str]
+    warnings: list[str] = []
+
+
+class LoginRequest(Request):
+    user: User
+    password: Password
+
+
+class Login(Answer):
+    token: str
+    user: str
+    expires: str
+
+
+class SessionRow(Answer):
+    id: int
+    user: str
+    bound_to: str
+    created: str
+    expires: str
+    current: bool
+
+
+class AdminRow(Answer):
+    user: str
+    created: str
+
+
+class SetAdmin(Request):
+    """``password`` may also be ``hash_...``; ``old_password`` is needed unless uid 0."""
+
+    password: Password
+    old_password: str | None = None
+
+
+class CreateNetwork(Request):
+    """Without a password a 128-bit one is generated and answered once."""
+
+    name: Name
+    password: Password | None = None
+
+
+class NetworkCreated(Answer):
+    name: str
+    password: str | None = None
+    warning: str = ""
+
+
+class NetworkRow(Answer):
+    name: str
+    members: int
+    connected: int
+    created: str
+
+
+class RegisterRequest(Request):
+    identity: Annotated[str, Meta(min_length=1, max_length=16384)]
+    network: Name | None = None
+
+
+class Registered(Answer):
+    """``state`` is ``joined``, or ``pending`` with the reason in ``detail``."""
+
+    peer_id: str
+    network: str
+    state: Literal["joined", "pending"]
+    detail: str = ""
+
+
+PathKind = Literal["self", "direct", "relayed", "none"]
+
+
+class Node(Answer):
+    peer_id: str
+    name: str
+    network: str
+    path: PathKind
+    relay: str | None
+    rtt_ms: float | None
+    latest_contact: str | None
+    version: str
+    addresses: list[str]
+    alias: str | None = None
+    blocked: bool = False
+
+
+class AddressState(Answer):
+    """One address of a peer, whence it is known, and its last dial error."""
+
+    address: str
+    source: str
+    last_error: str | None = None
+
+
+class NodeDetail(Answer):
+    peer_id: str
+    name: str
+    alias: str | None
+    blocked: bool
+    networks: list[str]
+    path: PathKind
+    relay: str | None
+    rtt_ms: float | None
+    latest_contact: str | None
+    last_contact_here: str | None
+    record_issued: str | None
+    version: str
+    addresses: list[AddressState]
+    last_error: str | None = None
+
+
+class SetAlias(Request):
+    alias: Name | None
+
+
+class Rename(Request):
+    name: Name
+
+
+Direction = Literal["egress", "ingress"]
+ProxyKind = Literal["tcp"]
+ProxyState = Literal["listening", "ready", "error", "disabled"]
+
+
+class AddProxy(Request):
+    """``port`` is this node's, ``peer_port`` the other's.
+
+    Egress: listen on ``bind``:``port``, connect to ``peer``:``peer_port``.
+    Ingress: connections from ``peer``:``peer_port`` go to ``to``:``port``.
+    """
+
+    direction: Direction
+    peer: NodeRef
+    port: Port
+    peer_port: Port
+    network: Name | None = None
+    kind: ProxyKind = "tcp"
+    bind: str | None = None
+    to: str | None = None
+
+
+class Proxy(Answer):
+    id: int
+    direction: Direction
+    kind: ProxyKind
+    network: str
+    peer_id: str
+    peer_name: str
+    port: int
+    peer_port: int
+    bind: str | None
+    to: str | None
+    state: ProxyState
+    error: str | None
+    connections: int
+    connections_total: int
+    bytes_in: int
+    bytes_out: int
+    warning: str = ""
+
+
+class ForwardRequest(Request):
+    """A temporary egress proxy that lives as long as the call."""
+
+    peer: NodeRef
+    peer_port: Port
+    port: Port
+    network: Name | None = None
+    bind: str | None = None
+
+
+class ForwardEvent(Answer):
+    """One JSON line: first ``listening``, then a ``connection`` or ``error`` each."""
+
+    event: Literal["listening", "connection", "error"]
+    bind: str = ""
+    port: int = 0
+    peer_id: str = ""
+    detail: str = ""
+
+
+class Service(Answer):
+    """How hived runs here: ``manager`` is ``systemd`` or ``none``."""
+
+    manager: str
+    pid: int
+    data_dir: str
+    socket: str
+    user: str
+
+
+class Status(Answer):
+    peer_id: str
+    name: str
+    version: str
+    uptime: float
+    addresses: list[str]
+    reachability: str
+    networks: list[NetworkRow]
+    peers: int
+    proxies: list[Proxy]
+    service: Service
+    warnings: list[str] = []
+
+
+def check_name(text: str) -> bool:
+    """Whether ``text`` may name a network, a node, an alias or an admin user."""
+    try:
+        msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The node's truth about itself: SQLite on one thread, one module a table family."""

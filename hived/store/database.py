@@ -1,0 +1,172 @@
+"""The database and the one thread that owns it.
+
+trio's worker threads have no affinity, and a transaction begun on one of them and ended
+on another is a silent no-op; so one thread of our own holds the only connection, and a
+transaction is one function that runs there, start to end.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dataset
+import outcome
+import trio
+
+from ..errors import HiveError, failed
+from . import migrations
+
+T = TypeVar("T")
+FILE_NAME = "hive.db"
+
+
+@dataclass
+class _Job:
+    function: Callable[[dataset.Database], Any]
+    token: trio.lowlevel.TrioToken
+    done: trio.Event = field(default_factory=trio.Event)
+    result: outcome.Outcome[Any] | None = None
+
+
+class Database:
+    """SQLite (WAL, synchronous=FULL) behind its owner thread. Use :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._own, name="hive-store", daemon=True)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> Database:
+        """Check, migrate and open the file (made 0600 when it is new).
+
+        Raises :class:`HiveError` for a database that is damaged, that a newer hived
+        wrote (it is not touched), or that cannot be written.
+        """
+        await trio.to_thread.run_sync(_prepare, path)
+        database = cls(path)
+        database._thread.start()
+        return database
+
+    async def run(self, function: Callable[[dataset.Database], T]) -> T:
+        """Run ``function(db)`` as one transaction on the owner thread and return its result.
+
+        An exception rolls it back and is raised here. Once handed over it cannot be
+        cancelled: the caller learns whether it was committed.
+        """
+        if self._closed:
+            raise failed("writing to the database failed", "it is closed")
+        job = _Job(function, trio.lowlevel.current_trio_token())
+        self._jobs.put(job)
+        with trio.CancelScope(shield=True):
+            await job.done.wait()
+        assert job.result is not None
+        try:
+            return job.result.unwrap()  # type: ignore[no-any-return]
+        except Exception as error:
+            raise _readable(error, self.path) from error
+
+    async def execute(self, statement: str, **values: object) -> None:
+        """Run one SQL statement, with its named parameters, as a transaction."""
+
+        def write(db: dataset.Database) -> None:
+            db.query(statement, **values)
+
+        await self.run(write)
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._thread.join)
+
+    def _own(self) -> None:
+        db = dataset.connect(
+            f"sqlite:///{self.path}",
+            ensure_schema=False,
+            row_type=dict,
+            on_connect_statements=[
+                "PRAGMA foreign_keys=ON",
+                "PRAGMA synchronous=FULL",
+                "PRAGMA busy_timeout=5000",
+            ],
+        )
+        try:
+            while (job := self._jobs.get()) is not None:
+                job.result = outcome.capture(self._transact, db, job.function)
+                try:
+                    job.token.run_sync_soon(job.done.set)
+                except trio.RunFinishedError:
+                    return
+        finally:
+            db.close()
+
+    @staticmethod
+    def _transact(db: dataset.Database, function: Callable[[dataset.Database], T]) -> T:
+        with db as transaction:
+            return function(transaction)
+
+
+def _prepare(path: Path) -> None:
+    steps = migrations.scripts()
+    try:
+        if path.exists() and path.stat().st_size:
+            # Read-only first: a file from a newer hived must stay as it is.
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            try:
+                found = migrations.version(connection)
+            finally:
+                connection.close()
+            if found > len(steps):
+                raise failed(
+                    f"opening {path} failed",
+                    f"a newer hived wrote it (version {found}; this one knows {len(steps)})",
+                    "Install that version again, or set the file aside and start anew",
+                )
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.chmod(path, 0o600)
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            migrations.migrate(connection, steps)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise _readable(error, path) from error
+
+
+def _readable(error: Exception, path: Path) -> Exception:
+    """A database failure as a line for people; any other error as it is."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    reason = getattr(error, "orig", None) or cause
+    if isinstance(error, HiveError):
+        return error
+    if isinstance(reason, OSError):
+        return failed(f"opening {path} failed", reason.strerror or str(reason), "Check its owner and mode")
+    if isinstance(reason, sqlite3.IntegrityError):
+        return reason
+    if isinstance(reason, sqlite3.OperationalError):
+        return failed(f"using {path} failed", str(reason), "Check the disk, and the file's owner and mode")
+    if isinstance(reason, sqlite3.DatabaseError):
+        return failed(
+            f"opening {path} failed",
+            f"the file is damaged ({reason})",
+            f"Restore a copy, or set it aside and start anew:"
+            f" mv {path} {path}.damaged; rm -f {path}-wal {path}-shm",
+        )
+    return error

@@ -1,0 +1,92 @@
+"""Encryption of secrets at rest with the state key (AES-256-GCM, RFC 5116).
+
+A sealed value is a 12-byte random nonce and the ciphertext; the place it is stored in
+is authenticated with it, so that values cannot be moved from row to row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..errors import failed
+
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class StateKey:
+    """The key that protects the secrets of one node's database."""
+
+    def __init__(self, key: bytes, source: Path) -> None:
+        self._aead = AESGCM(key)
+        self.source = source
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Encrypt ``plain`` for ``place`` (``table/row``)."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, plain, place.encode())
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """Decrypt what :meth:`seal` made for ``place``; HiveError when the key is another."""
+        try:
+            return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode())
+        except (InvalidTag, ValueError):
+            raise failed(
+                f"decrypting {place.split('/')[0]} in the database failed",
+                f"{self.source} is not the key it was encrypted with",
+                "Put the right state key back, or set the database aside and start anew",
+            ) from None
+
+
+def load(data_dir: Path, environ: Mapping[str, str], database_exists: bool) -> StateKey:
+    """The state key: systemd credential ``state-key``, else ``state.key`` (0600), made when new.
+
+    A database without its key is an error: a new key could not read it.
+    """
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(credentials) / "state-key" if credentials else None
+    path = credential if credential and credential.exists() else data_dir / "state.key"
+    try:
+        if not path.exists():
+            if database_exists:
+                raise failed(
+                    f"reading {path} failed",
+                    "the key that encrypts the database is missing",
+                    "Put it back, or set the database aside and start anew",
+                )
+            return StateKey(_create(path), path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise failed(
+            f"reading {path} failed", error.strerror or str(error), "Check its owner and mode"
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise failed(
+            f"reading {path} failed",
+            f"it holds {len(key)} bytes instead of {KEY_BYTES}",
+            "Put the right file back",
+        )
+    return StateKey(key, path)
+
+
+def _create(path: Path) -> bytes:
+    """Write a new key so that a power cut leaves the whole file or none."""
+    key = os.urandom(KEY_BYTES)
+    temporary = path.with_suffix(".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return key
