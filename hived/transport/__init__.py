@@ -1,0 +1,1 @@
+"""The data plane under py-libp2p: security and the stream multiplexer."""
