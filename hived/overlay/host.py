@@ -1,0 +1,362 @@
+"""The host: listeners, dialing one address, connections, and who serves which protocol.
+
+py-libp2p's own swarm and host are not used (they leak inbound slots, dial by
+themselves, and let one failing handler end the node); its handshakes, IDs and messages are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from ..errors import conflict, failed
+from ..logs import Log
+from ..transport.muxer import Muxer
+from ..transport.muxstream import MuxedStream
+from ..transport.secure import HandshakeError, RawPipe, Upgrader, negotiate, select
+from .addresses import Endpoint, of_socket, parse
+from .identity import Identity
+from .wire import ProtocolError
+
+log = Log("hived.overlay.host")
+
+CONNECT_SECONDS = 5.0
+NEGOTIATE_SECONDS = 10.0
+MAX_HANDSHAKES = 64
+MAX_STRANGERS = 256
+MAX_STRANGER_STREAMS = 16
+_BACKLOG = 512
+
+StreamHandler = Callable[[MuxedStream, "Connection"], Awaitable[None]]
+# What a stream may end with that is the other side's doing, not a defect of ours.
+STREAM_ERRORS = (
+    ProtocolError,
+    HandshakeError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.EndOfChannel,
+    trio.TooSlowError,
+)
+
+
+class DialError(Exception):
+    """One address could not be dialled; the text says why, for people."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """An authenticated connection to ``peer_id``.
+
+    ``memberships`` are the networks that the peer has proved on this connection, ``usable``
+    those where both sides know so, and streams may be opened.
+    """
+
+    peer_id: str
+    muxer: Muxer
+    initiator: bool
+    address: str
+    handshake_hash: bytes
+    opened: float = field(default_factory=time.time)
+    memberships: set[str] = field(default_factory=set)
+    usable: set[str] = field(default_factory=set)
+    streams: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        return not self.muxer.closed.is_set()
+
+    async def open_stream(self, protocol: str) -> MuxedStream:
+        """A stream that speaks ``protocol``. Raises one of STREAM_ERRORS."""
+        with trio.fail_after(NEGOTIATE_SECONDS):
+            stream = await self.muxer.open()
+            try:
+                await select(RawPipe(stream, True), protocol)
+            except BaseException:
+                stream.reset()
+                raise
+        return stream
+
+
+class Host:
+    """Accepts and makes connections, and serves their streams by protocol.
+
+    ``blocked`` tells which peers are turned away; ``on_connected`` and ``on_disconnected``
+    are called for every connection, in this order.
+    """
+
+    def __init__(self, identity: Identity, blocked: Callable[[str], bool]) -> None:
+        self.identity = identity
+        self.handlers: dict[str, StreamHandler] = {}
+        self.member_handlers: dict[str, StreamHandler] = {}
+        self.connections: dict[str, list[Connection]] = {}
+        self.on_connected: list[Callable[[Connection], None]] = []
+        self.on_disconnected: list[Callable[[Connection], None]] = []
+        self._blocked = blocked
+        self._upgrader = Upgrader(identity.key_pair)
+        self._handshakes = trio.CapacityLimiter(MAX_HANDSHAKES)
+        self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; then every connection is closed."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            with trio.move_on_after(1) as scope:
+                scope.shield = True
+                async with trio.open_nursery() as closing:
+                    for connection in self.all_connections():
+                        closing.start_soon(connection.muxer.aclose)
+
+    # Listening
+
+    @property
+    def listening(self) -> list[str]:
+        """The multiaddrs of the listeners, with their real ports; wildcards stay wildcards."""
+        return [of_socket(listener.socket.getsockname()[:2]) for listener, _ in self._listeners.values()]
+
+    def listen(self, addresses: Iterable[str]) -> None:
+        """Make the listeners exactly these. Raises HiveError (conflict, failed) and changes nothing then."""
+        wanted = list(dict.fromkeys(addresses))
+        made: list[tuple[str, trio.SocketListener]] = []
+        try:
+            for text in wanted:
+                if text not in self._listeners:
+                    made.append((text, _bind(parse(text))))
+        except BaseException:
+            for _, listener in made:
+                listener.socket.close()
+            raise
+        for text in set(self._listeners) - set(wanted):
+            listener, scope = self._listeners.pop(text)
+            scope.cancel()
+            listener.socket.close()
+        assert self._nursery is not None, "listen() before run()"
+        for text, listener in made:
+            scope = trio.CancelScope()
+            self._listeners[text] = (listener, scope)
+            self._nursery.start_soon(self._accept, listener, scope)
+
+    def stop_listening(self) -> None:
+        """Close the listeners; connections stay."""
+        self.listen(())
+
+    async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+        assert self._nursery is not None
+        with scope:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except trio.ClosedResourceError:
+                    return
+                except OSError as error:
+                    # Out of file descriptors and the like: wait for some to come back.
+                    log.error("accepting connections failed", why=error.strerror or error)
+                    await trio.sleep(0.2)
+                    continue
+                if self._handshakes.available_tokens <= 0:
+                    log.warning("too many handshakes at once; a connection was refused")
+                    await trio.aclose_forcefully(stream)
+                    continue
+                self._nursery.start_soon(self._inbound, stream)
+
+    async def _inbound(self, stream: trio.SocketStream) -> None:
+        try:
+            remote = of_socket(stream.socket.getpeername()[:2])
+        except OSError:
+            await trio.aclose_forcefully(stream)
+            return
+        try:
+            async with self._handshakes:
+                connection = await self._upgrade(stream, None, remote)
+        except DialError as error:
+            log.debug("handshake failed", remote=remote, why=error)
+        else:
+            self._limit_strangers()
+            log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
+
+    def _limit_strangers(self) -> None:
+        strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
+        for connection in sorted(strangers, key=lambda c: c.opened)[:-MAX_STRANGERS]:
+            log.warning(
+                "too many strangers; the oldest is let go", peer=connection.peer_id, remote=connection.address
+            )
+            self.close_soon(connection)
+
+    # Dialing
+
+    async def dial(self, address: str, peer_id: str) -> Connection:
+        """Connect to ``peer_id`` at one address. Raises DialError."""
+        end = parse(address)
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                stream = await _connect(end)
+        except trio.TooSlowError:
+            raise DialError("no answer") from None
+        except OSError as error:
+            raise DialError(_why(error)) from None
+        connection = await self._upgrade(stream, peer_id, str(end))
+        log.debug("connected", peer=peer_id, remote=address, by="us")
+        return connection
+
+    async def _upgrade(self, stream: trio.SocketStream, expected: str | None, remote: str) -> Connection:
+        try:
+            secured = await self._upgrader.upgrade(stream, initiator=expected is not None, expected=expected)
+            if secured.peer_id == self.identity.peer_id:
+                raise DialError("this is the node itself")
+            if self._blocked(secured.peer_id):
+                raise DialError("the peer is blocked")
+            if self._nursery is None:
+                raise DialError("hived is stopping")
+        except HandshakeError as error:
+            await trio.aclose_forcefully(stream)
+            raise DialError(_handshake_why(error)) from error
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+            raise
+        muxer = Muxer(secured.pipe, initiator=expected is not None)
+        connection = Connection(secured.peer_id, muxer, expected is not None, remote, secured.handshake_hash)
+        self.connections.setdefault(connection.peer_id, []).append(connection)
+        self._nursery.start_soon(self._serve, connection)
+        return connection
+
+    # Connections and their streams
+
+    def all_connections(self) -> list[Connection]:
+        return [connection for several in self.connections.values() for connection in several]
+
+    def find(self, peer_id: str, network: str | None = None) -> Connection | None:
+        """The best open connection to a peer, where ``network`` is usable when it is given.
+
+        Both ends prefer the same one: that which the smaller peer ID dialled, then the oldest.
+        """
+        ours = self.identity.peer_id < peer_id
+        found = [
+            c
+            for c in self.connections.get(peer_id, ())
+            if c.is_open and (network is None or network in c.usable)
+        ]
+        return min(found, key=lambda c: (c.initiator != ours, c.opened), default=None)
+
+    def close_soon(self, connection: Connection) -> None:
+        """Close a connection without waiting for it."""
+        if self._nursery is not None:
+            self._nursery.start_soon(connection.muxer.aclose)
+
+    def close_peer(self, peer_id: str) -> None:
+        """Close every connection to a peer."""
+        for connection in self.connections.get(peer_id, ()):
+            self.close_soon(connection)
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(connection.muxer.run)
+                for callback in self.on_connected:
+                    callback(connection)
+                try:
+                    while True:
+                        stream = await connection.muxer.accept()
+                        if not connection.memberships and connection.streams >= MAX_STRANGER_STREAMS:
+                            stream.reset()
+                            continue
+                        connection.streams += 1
+                        nursery.start_soon(self._serve_stream, connection, stream)
+                except (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+                    nursery.cancel_scope.cancel()
+        finally:
+            several = self.connections.get(connection.peer_id, [])
+            if connection in several:
+                several.remove(connection)
+            if not several:
+                self.connections.pop(connection.peer_id, None)
+            connection.usable.clear()
+            for callback in self.on_disconnected:
+                callback(connection)
+            log.debug("disconnected", peer=connection.peer_id, why=connection.muxer.close_reason)
+
+    async def _serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
+        protocol = "?"
+        try:
+            # A peer that has proved nothing is not even told of the members' protocols.
+            offered = {**self.handlers, **self.member_handlers} if connection.memberships else self.handlers
+            with trio.fail_after(NEGOTIATE_SECONDS):
+                protocol = await negotiate(RawPipe(stream, False), list(offered))
+            await offered[protocol](stream, connection)
+            await stream.aclose()
+        except STREAM_ERRORS as error:
+            log.debug("stream ended", peer=connection.peer_id, protocol=protocol, why=error)
+            stream.reset()
+        except Exception:
+            log.exception("serving a stream failed", peer=connection.peer_id, protocol=protocol)
+            stream.reset()
+        finally:
+            connection.streams -= 1
+            # No-op after the ways above; a cancelled handler must not leave the peer waiting.
+            stream.reset()
+
+
+def _bind(end: Endpoint) -> trio.SocketListener:
+    family = socket.AF_INET6 if end.kind == "ip6" else socket.AF_INET
+    what = f"listening on {end} failed"
+    if not end.kind.startswith("ip"):
+        raise failed(what, "a listener needs an IP address", "Name one: --listen /ip4/ADDRESS/tcp/PORT")
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((end.host, end.port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise conflict(
+                what, "the port is taken", "Choose another with --listen, or stop what uses it"
+            ) from None
+        raise failed(what, error.strerror or str(error), "Check --listen") from None
+    sock.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+async def _connect(end: Endpoint) -> trio.SocketStream:
+    family = {"4": socket.AF_INET, "6": socket.AF_INET6}.get(end.kind[-1], socket.AF_UNSPEC)
+    found = await trio.socket.getaddrinfo(end.host, end.port, family, socket.SOCK_STREAM)
+    last: OSError = OSError("the name has no address")
+    for kind, _, _, _, address in found:
+        sock = trio.socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            await sock.connect(address)
+            if sock.getsockname() == sock.getpeername():
+                raise OSError("connected to itself")
+            return trio.SocketStream(sock)
+        except OSError as error:
+            sock.close()
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+    raise last
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host name is not known"
+    # trio's own text repeats the address, which the caller names anyway.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
+
+
+def _handshake_why(error: HandshakeError) -> str:
+    if "PeerIDMismatch" in type(error.__cause__).__name__ or "peer id does not correspond" in str(error):
+        return "another node answers there"
+    return str(error)

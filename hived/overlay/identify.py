@@ -1,0 +1,59 @@
+"""What a stranger may ask: identify and ping, as in the libp2p specs.
+
+Names of networks and members are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.utils.varint import encode_uvarint
+from multiaddr import Multiaddr
+
+from .. import __version__
+from ..transport.muxstream import MuxedStream
+from .host import Connection
+from .identity import Identity
+from .wire import ProtocolError, receive_exactly
+
+IDENTIFY = "/ipfs/id/1.0.0"
+PING = "/ipfs/ping/1.0.0"
+_PING_BYTES = 32
+
+
+class IdentifyService:
+    """Answers identify with the node's key, addresses and the protocols open to strangers."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        addresses: Callable[[], Iterable[str]],
+        protocols: Callable[[], Iterable[str]],
+    ) -> None:
+        self._identity = identity
+        self._addresses = addresses
+        self._protocols = protocols
+
+    async def serve(self, stream: MuxedStream, connection: Connection) -> None:
+        """One Identify message, length-prefixed (libp2p spec: identify)."""
+        answer = Identify(
+            protocol_version="hive/1",
+            agent_version=f"hived/{__version__}",
+            public_key=self._identity.key_pair.public_key.serialize(),
+            listen_addrs=[Multiaddr(address).to_bytes() for address in self._addresses()],
+            observed_addr=Multiaddr(connection.address).to_bytes(),
+            protocols=list(self._protocols()),
+        ).SerializeToString()
+        await stream.send_all(encode_uvarint(len(answer)) + answer)
+        await stream.send_eof()
+
+
+async def serve_ping(stream: MuxedStream, connection: Connection) -> None:
+    """Echo 32 bytes at a time until the peer has enough (libp2p spec: ping)."""
+    while True:
+        try:
+            data = await receive_exactly(stream, _PING_BYTES)
+        except ProtocolError:
+            return
+        await stream.send_all(data)

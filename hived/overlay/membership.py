@@ -1,0 +1,247 @@
+"""Who has proved what on which connection: ``/hive/join/1.0.0`` (DESIGN.md, Networks and membership)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from ..logs import Log
+from ..transport.muxstream import MuxedStream
+from .guesses import Guesses
+from .host import Connection, Host
+from .joinhandshake import CONFIRM_BYTES, JOIN, SHARE_BYTES, Binding, JoinHandshake
+from .networkkeys import NETWORK_ID_BYTES, network_id
+from .wire import Message, ProtocolError, receive, send
+
+log = Log("hived.overlay.membership")
+T = TypeVar("T")
+
+JOIN_SECONDS = 15.0
+_LIMIT = 512
+_TOTAL = "total"
+MAX_ACTIVE = 4
+
+
+class Hello(Message):
+    """A to B: the network and A's SPAKE2 share."""
+
+    network: bytes
+    share: bytes
+
+
+class Answer(Message):
+    """B to A: B's share; or ``wait``, the seconds until A may try again."""
+
+    share: bytes = b""
+    wait: float = 0.0
+
+
+class Confirm(Message):
+    """The proof of the shared secret; empty from B when A's was wrong."""
+
+    proof: bytes = b""
+
+
+class Done(Message):
+    """A to B: A too holds the membership now."""
+
+
+class JoinRefusedError(Exception):
+    """The passwords differ, or the other node is not in that network (it does not tell which)."""
+
+
+class JoinDelayedError(Exception):
+    """The other node takes no try from here for ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it takes no further try for {seconds:.0f} s after failed ones")
+        self.seconds = seconds
+
+
+class Membership:
+    """Joins networks on connections, answers joins, and says who is a member.
+
+    ``keys`` maps network names to K. ``known`` says whether a peer is a known member of a
+    network: such peers have a guessing budget of their own, so a flood cannot lock them out.
+    """
+
+    def __init__(self, host: Host, known: Callable[[str, str], bool], clock: Callable[[], float]) -> None:
+        self.keys: dict[str, bytes] = {}
+        self.on_joined: list[Callable[[Connection, str], None]] = []
+        self._ids: dict[bytes, str] = {}
+        self._host = host
+        self._known = known
+        self._clock = clock
+        self._guesses = Guesses()
+        self._total = Guesses(first_delay=0.01, max_delay=1.0)
+        self._crypto = trio.CapacityLimiter(2)
+        # Stands in for the key of a network that this node is not in: a stranger
+        # cannot tell that from a wrong password.
+        self._decoy = os.urandom(32)
+        self._active: Counter[str] = Counter()
+        host.handlers[JOIN] = self._serve
+
+    def set_network(self, name: str, key: bytes) -> None:
+        self.keys[name] = key
+        self._ids[network_id(name)] = name
+
+    def drop_network(self, name: str) -> None:
+        """Forget a network and end its memberships; connections that serve no other network close."""
+        self.keys.pop(name, None)
+        self._ids.pop(network_id(name), None)
+        for connection in self._host.all_connections():
+            if name in connection.memberships:
+                connection.memberships.discard(name)
+                connection.usable.discard(name)
+                # Streams in this network may be open: only a new connection is free of them.
+                self._host.close_soon(connection)
+
+    def require(self, connection: Connection, wanted: bytes, protocol: str) -> str:
+        """The network named by a member protocol's first message, if the peer is a member there.
+
+        Raises ProtocolError, which resets the stream; unknown and unproved look the same.
+        """
+        name = self._ids.get(wanted)
+        if name is None or name not in connection.memberships:
+            log.warning(
+                "a peer that is no member was refused",
+                protocol=protocol,
+                peer=connection.peer_id,
+                remote=connection.address,
+            )
+            raise ProtocolError("not a member")
+        return name
+
+    def members(self, network: str) -> list[Connection]:
+        """One usable connection for each member that is connected."""
+        found = (self._host.find(peer_id, network) for peer_id in list(self._host.connections))
+        return [connection for connection in found if connection is not None]
+
+    async def join(self, connection: Connection, network: str) -> None:
+        """Prove to the peer, and have it prove, that both know the network's password.
+
+        Raises JoinRefusedError, JoinDelayedError, or one of host.STREAM_ERRORS.
+        """
+        if network in connection.usable:
+            return
+        key, wire_id = self.keys[network], network_id(network)
+        binding = Binding(wire_id, self._host.identity.peer_id, connection.peer_id, connection.handshake_hash)
+        with trio.fail_after(JOIN_SECONDS):
+            stream = await connection.open_stream(JOIN)
+            try:
+                ours = await self._run(partial(JoinHandshake, key, binding, opener=True))
+                await send(stream, Hello(network=wire_id, share=ours.share))
+                answer = await receive(stream, Answer, _LIMIT)
+                if answer.wait:
+                    raise JoinDelayedError(_seconds(answer.wait))
+                await self._run(partial(ours.finish, answer.share))
+                await send(stream, Confirm(proof=ours.confirmation))
+                if not ours.verify((await receive(stream, Confirm, _LIMIT)).proof):
+                    raise JoinRefusedError
+                self._admit(connection, network, key)
+                await send(stream, Done())
+                await stream.send_eof()
+            except BaseException:
+                stream.reset()
+                raise
+        self._use(connection, network)
+
+    async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
+        with trio.fail_after(JOIN_SECONDS):
+            hello = await receive(stream, Hello, _LIMIT)
+            if len(hello.network) != NETWORK_ID_BYTES or len(hello.share) != SHARE_BYTES:
+                raise ProtocolError("a malformed join")
+            name = self._ids.get(hello.network)
+            source = self._source(connection, name)
+            wait = self._wait(source)
+            if wait > 0 or self._active[source] >= MAX_ACTIVE:
+                await send(stream, Answer(wait=math.ceil(max(wait, 1))))
+                await stream.send_eof()
+                return
+            self._guesses.begin(source, self._clock())
+            self._active[source] += 1
+            try:
+                await self._answer(stream, connection, hello, name, source)
+            finally:
+                self._active[source] -= 1
+                if not self._active[source]:
+                    del self._active[source]
+
+    async def _answer(
+        self, stream: MuxedStream, connection: Connection, hello: Hello, name: str | None, source: str
+    ) -> None:
+        key = self.keys[name] if name else hmac.digest(self._decoy, hello.network, hashlib.sha256)
+        binding = Binding(
+            hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
+        )
+        ours = await self._run(partial(JoinHandshake, key, binding, opener=False))
+        await self._run(partial(ours.finish, hello.share))
+        await send(stream, Answer(share=ours.share))
+        try:
+            proof = (await receive(stream, Confirm, _LIMIT)).proof
+        except BaseException:
+            # Whoever stops here has seen what a wrong guess shows: it counts as one.
+            self._refused(source, connection, name)
+            raise
+        if len(proof) != CONFIRM_BYTES or not ours.verify(proof) or name is None:
+            self._refused(source, connection, name)
+            await send(stream, Confirm())
+            await stream.send_eof()
+            return
+        self._guesses.succeeded(source)
+        self._admit(connection, name, key)
+        await send(stream, Confirm(proof=ours.confirmation))
+        await receive(stream, Done, _LIMIT)
+        self._use(connection, name)
+
+    def _source(self, connection: Connection, name: str | None) -> str:
+        """Whose budget a try is charged to: a known member's own, else the source address's."""
+        if name is not None and self._known(connection.peer_id, name):
+            return f"peer:{connection.peer_id}"
+        return connection.address.rsplit("/tcp/", 1)[0]
+
+    def _wait(self, source: str) -> float:
+        total = 0.0 if source.startswith("peer:") else self._total.wait(_TOTAL, self._clock())
+        return max(self._guesses.wait(source, self._clock()), total)
+
+    def _refused(self, source: str, connection: Connection, name: str | None) -> None:
+        now = self._clock()
+        delay = self._guesses.failed(source, now)
+        self._total.failed(_TOTAL, now)
+        log.warning(
+            "join refused",
+            network=name or "(not one of ours)",
+            peer=connection.peer_id,
+            remote=connection.address,
+            failures=self._guesses.failures(source),
+            next_try_in=f"{delay:g}s",
+        )
+
+    def _admit(self, connection: Connection, network: str, key: bytes) -> None:
+        # The network may have been left, or its password changed, while the handshake ran.
+        if self.keys.get(network) != key or not connection.is_open:
+            raise ProtocolError("the network is gone")
+        connection.memberships.add(network)
+
+    def _use(self, connection: Connection, network: str) -> None:
+        if network in connection.memberships and network not in connection.usable:
+            connection.usable.add(network)
+            log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)
+            for callback in self.on_joined:
+                callback(connection, network)
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(function, limiter=self._crypto)
+
+
+def _seconds(wait: float) -> float:
+    """A peer's claim of how long to wait, made sane."""
+    return min(max(wait, 1.0), 300.0) if math.isfinite(wait) else 300.0

@@ -1,0 +1,85 @@
+"""Node records: what a node says about itself in one network, signed by its own key.
+
+A record is MessagePack in a libp2p signed envelope (RFC 0002) of the domain
+``hive-node-record``; the network ID is inside the signature, so that a record cannot be
+carried from one network into another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+from libp2p.crypto.ed25519 import Ed25519PublicKey
+from libp2p.crypto.keys import KeyPair
+from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
+from libp2p.peer.id import ID
+
+from ..schema import check_name
+from .identity import usable_addresses
+from .wire import Message, ProtocolError, decode
+
+DOMAIN = "hive-node-record"
+PAYLOAD_TYPE = b"/hive/node-record/1"
+MAX_ENVELOPE = 8 * 1024
+MAX_SEQUENCE = 2**53
+_MAX_TEXT = 64
+
+
+class NodeRecord(Message, kw_only=True):
+    """A node in a network. ``seq`` grows with every change; ``issued`` is epoch seconds at the author.
+
+    ``nonce`` is drawn at each start, so that two nodes with one copied identity can be told.
+    """
+
+    network: bytes
+    peer_id: str
+    name: str
+    addresses: list[str] = msgspec.field(default_factory=list)
+    relays: list[str] = msgspec.field(default_factory=list)
+    version: str = ""
+    capabilities: list[str] = msgspec.field(default_factory=list)
+    seq: int
+    nonce: bytes = b""
+    issued: float
+
+
+@dataclass(frozen=True)
+class SignedRecord:
+    """A verified record with the envelope that proves it."""
+
+    record: NodeRecord
+    envelope: bytes = field(repr=False)
+
+
+def sign(record: NodeRecord, key_pair: KeyPair) -> SignedRecord:
+    """Seal a record with its author's key."""
+    payload = msgspec.msgpack.encode(record)
+    signature = key_pair.private_key.sign(make_unsigned(DOMAIN, PAYLOAD_TYPE, payload))
+    envelope = Envelope(key_pair.public_key, PAYLOAD_TYPE, payload, signature)
+    return SignedRecord(record, envelope.marshal_envelope())
+
+
+def verify(envelope: bytes, network_id: bytes) -> SignedRecord:
+    """Check a record that somebody sent. Raises ProtocolError unless its author made it for this network."""
+    if len(envelope) > MAX_ENVELOPE:
+        raise ProtocolError(f"a record of {len(envelope)} bytes")
+    try:
+        sealed = unmarshal_envelope(envelope)
+        if not isinstance(sealed.public_key, Ed25519PublicKey) or sealed.payload_type != PAYLOAD_TYPE:
+            raise ValueError("not a node record")
+        sealed.validate(DOMAIN)
+        author = str(ID.from_pubkey(sealed.public_key))
+    except Exception as error:  # protobuf and key parsers raise unrelated kinds
+        raise ProtocolError(f"a record that does not verify: {error}") from None
+    record = decode(sealed.raw_payload, NodeRecord)
+    if record.peer_id != author:
+        raise ProtocolError("a record that its node did not sign")
+    if record.network != network_id:
+        raise ProtocolError("a record of another network")
+    if not check_name(record.name) or not 0 < record.seq < MAX_SEQUENCE or len(record.version) > _MAX_TEXT:
+        raise ProtocolError("a record with a malformed field")
+    if not 0 <= record.issued < 2**40:
+        raise ProtocolError("a record with a malformed time")
+    addresses = usable_addresses(record.addresses)
+    return SignedRecord(msgspec.structs.replace(record, addresses=addresses), envelope)
