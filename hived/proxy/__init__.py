@@ -1,0 +1,1 @@
+"""Egress and ingress proxies, and the reconciler that keeps them as the store says."""
