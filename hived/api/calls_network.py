@@ -1,0 +1,226 @@
+"""Calls about networks and the nodes in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from ..errors import HiveError, Kind, conflict, denied, not_found, usage
+from ..overlay.identity import parse_identity
+from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
+from ..schema import (
+    CreateNetwork,
+    Done,
+    NetworkCreated,
+    NetworkRow,
+    NodeDetail,
+    Registered,
+    RegisterRequest,
+    SetAlias,
+)
+from ..schema import Node as NodeRow
+from ..store.networks import Registration
+from ..store.peers import Peer
+from ..transport.muxstream import MuxedStream
+from . import remote
+from .auth import Caller
+from .calls_status import network_rows
+from .node import Node
+from .views import node_detail, node_rows
+
+
+async def networks(node: Node, caller: Caller) -> list[NetworkRow]:
+    """The networks that this node is in."""
+    return network_rows(node)
+
+
+async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> NetworkCreated:
+    """Create a network or join one by its name and password; without a password one is generated."""
+    password = body.password or generate_password()
+    if body.name in node.membership.keys:
+        raise conflict(
+            f"adding network {body.name} failed",
+            "this node is in a network of that name already",
+            f"Leave it first: hivectl networks leave {body.name}",
+        )
+    kept = await node.networks.add(body.name, await trio.to_thread.run_sync(derive_key, body.name, password))
+    node.book.created[kept.name] = kept.created
+    node.membership.set_network(kept.name, kept.key)
+    await node.publish()
+    node.peers.refresh()
+    node.peers.kick()
+    node.notify()
+    warning = ""
+    if body.password is not None and len(body.password) < SHORT_PASSWORD:
+        warning = (
+            f"the password has fewer than {SHORT_PASSWORD} characters: whoever reaches this node can try to"
+            " guess it; hivectl networks create makes a strong one"
+        )
+    return NetworkCreated(name=kept.name, password=None if body.password else password, warning=warning)
+
+
+async def leave_network(node: Node, caller: Caller, name: str) -> Done:
+    """Leave a network: its records, registrations and proxies go, its memberships end."""
+    node.require_network(name)
+    await node.networks.remove(name)
+    node.membership.drop_network(name)
+    node.sync.drop_network(name)
+    node.book.created.pop(name, None)
+    node.book.registrations = {key: r for key, r in node.book.registrations.items() if r.network != name}
+    await node.proxies.reconcile()
+    node.peers.refresh()
+    node.notify()
+    return Done()
+
+
+async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registered:
+    """Take a node's identity string, dial it, and join the network through it."""
+    peer = parse_identity(body.identity)
+    what = f"registering {peer.peer_id} failed"
+    if peer.peer_id == node.identity.peer_id:
+        raise usage(what, "that is this node's own identity", "Copy the other node's: hivectl id --base64")
+    if node.book.is_blocked(peer.peer_id):
+        raise denied(what, "the node is blocked", f"Unblock it: hivectl nodes unblock {peer.peer_id}")
+    network = node.pick_network(body.network, peer.peer_id)
+    key = (peer.peer_id, network)
+    before = (node.book.registrations.get(key), node.book.addresses.get(peer.peer_id, []))
+    await _register(node, key, Registration(*key, 0), list(peer.addresses))
+    node.peers.refresh()
+    node.peers.kick(peer.peer_id, forgive=True)
+    try:
+        await node.peers.connection(peer.peer_id, network)
+    except HiveError as error:
+        if error.kind is Kind.DENIED:
+            # The wrong password, or the wrong node: what was before stays.
+            await _register(node, key, *before)
+            node.peers.refresh()
+            raise HiveError(error.kind, what, error.why, error.hint) from error
+        return Registered(peer_id=peer.peer_id, network=network, state="pending", detail=error.why)
+    finally:
+        node.notify()
+    return Registered(peer_id=peer.peer_id, network=network, state="joined")
+
+
+async def _register(
+    node: Node, key: tuple[str, str], registration: Registration | None, addresses: list[str]
+) -> None:
+    await node.peer_store.set_addresses(key[0], addresses)
+    node.book.addresses[key[0]] = addresses
+    if registration is None:
+        await node.networks.unregister(*key)
+        node.book.registrations.pop(key, None)
+    else:
+        await node.networks.register(*key, registration.refused)
+        node.book.registrations[key] = registration
+
+
+async def nodes(node: Node, caller: Caller, *, network: str = "") -> list[NodeRow]:
+    """The nodes known in each network, this one first."""
+    names = [node.require_network(network)] if network else sorted(node.membership.keys)
+    return [row for name in names for row in node_rows(node, name)]
+
+
+async def show_node(node: Node, caller: Caller, node_ref: str) -> NodeDetail:
+    """All that is known of one node."""
+    return node_detail(node, _known(node, node_ref))
+
+
+async def forget_node(node: Node, caller: Caller, node_ref: str) -> Done:
+    """Hide a node until it publishes something newer, and drop its alias and registrations."""
+    peer_id = _other(node, node_ref, "forgetting")
+    used = [item.row.id for item in node.proxies.running.values() if item.row.peer_id == peer_id]
+    if used:
+        raise conflict(
+            f"forgetting {node_ref} failed",
+            f"proxies lead to it: {', '.join(map(str, used))}",
+            "Remove them first: hivectl proxy rm ID",
+        )
+    await node.peer_store.forget(peer_id)
+    await node.sync.hide(peer_id)
+    node.book.registrations = {key: r for key, r in node.book.registrations.items() if r.peer_id != peer_id}
+    node.book.addresses.pop(peer_id, None)
+    node.book.owners = {name: owner for name, owner in node.book.owners.items() if owner != peer_id}
+    stored = node.book.peers.get(peer_id)
+    if stored:
+        node.book.peers[peer_id] = replace(stored, alias=None, last_contact=None)
+    node.host.close_peer(peer_id)
+    node.peers.refresh()
+    node.notify()
+    return Done()
+
+
+async def set_alias(node: Node, caller: Caller, node_ref: str, body: SetAlias) -> Done:
+    """Give a node a name of one's own; null takes it away."""
+    peer_id = _known(node, node_ref)
+    if body.alias is not None:
+        holder = node.names()
+        taken = [p for p in holder.claimed if p != peer_id and holder.shown(p) == body.alias]
+        if taken:
+            raise conflict(
+                f"setting alias {body.alias} failed", f"node {taken[0]} has that name", "Choose another"
+            )
+    await node.peer_store.set_alias(peer_id, body.alias)
+    stored = node.book.peers.get(peer_id) or Peer(peer_id, None, False, None)
+    node.book.peers[peer_id] = replace(stored, alias=body.alias)
+    node.notify()
+    return Done()
+
+
+async def block_node(node: Node, caller: Caller, node_ref: str) -> Done:
+    """Turn a node away: its connections are cut now, and refused from now on."""
+    return await _block(node, node_ref, True)
+
+
+async def unblock_node(node: Node, caller: Caller, node_ref: str) -> Done:
+    """Let a blocked node in again."""
+    return await _block(node, node_ref, False)
+
+
+async def _block(node: Node, node_ref: str, blocked: bool) -> Done:
+    peer_id = _other(node, node_ref, "blocking" if blocked else "unblocking")
+    await node.peer_store.set_blocked(peer_id, blocked)
+    stored = node.book.peers.get(peer_id) or Peer(peer_id, None, False, None)
+    node.book.peers[peer_id] = replace(stored, blocked=blocked)
+    if blocked:
+        node.host.close_peer(peer_id)
+    node.peers.refresh()
+    node.peers.kick(peer_id)
+    node.notify()
+    return Done(
+        note="it keeps the network's password: only a new password shuts it out of other nodes"
+        if blocked
+        else ""
+    )
+
+
+async def tunnel(node: Node, caller: Caller, node_ref: str, *, network: str = "") -> tuple[str, MuxedStream]:
+    """The API of another node: its peer ID and the stream that carries it."""
+    if not caller.is_local:
+        raise denied(
+            "opening a tunnel failed",
+            "a remote caller cannot go on from here",
+            "Call the other node from your own",
+        )
+    peer_id = _other(node, node_ref, "reaching")
+    shared = sorted(n for n in node.membership.keys if node.knows(peer_id, n))
+    # The API is the same through any network that both are in.
+    chosen = node.pick_network(network or (shared[0] if shared else None), peer_id)
+    return peer_id, await remote.open_api(node, peer_id, chosen)
+
+
+def _known(node: Node, text: str) -> str:
+    peer_id = node.resolve(text)
+    names = node.names()
+    if peer_id not in names.claimed and peer_id not in names.aliases and peer_id not in node.book.peers:
+        raise not_found(f"finding node {text} failed", "no such node is known here", "See hivectl nodes")
+    return peer_id
+
+
+def _other(node: Node, text: str, doing: str) -> str:
+    peer_id = node.resolve(text)
+    if peer_id == node.identity.peer_id:
+        raise usage(
+            f"{doing} {text} failed", "that is this node itself", "Name another node, or leave --node away"
+        )
+    return peer_id

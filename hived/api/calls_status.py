@@ -1,0 +1,110 @@
+"""Calls about this node itself: info, identity, status, its name."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from .. import __version__
+from ..errors import usage
+from ..overlay.addresses import is_private
+from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
+from .auth import Caller
+from .node import Node, rfc3339
+from .views import proxy_view
+
+
+async def info(node: Node, caller: Caller) -> Info:
+    """What any member, and any local user, may know of this node."""
+    networks = sorted(node.membership.keys)
+    if caller.peer_id is not None:
+        # A member learns of the networks that it is in, and of no other.
+        proved = {n for c in node.host.connections.get(caller.peer_id, ()) for n in c.memberships}
+        networks = [name for name in networks if name in proved]
+    return Info(
+        peer_id=node.identity.peer_id,
+        name=node.name(),
+        version=__version__,
+        uptime=node.uptime,
+        networks=networks,
+    )
+
+
+async def identity(node: Node, caller: Caller) -> Identity:
+    """The identity string, to be registered on other nodes."""
+    addresses = node.addresses()
+    warnings = []
+    if not addresses:
+        warnings.append("this node listens nowhere: others cannot dial it")
+    elif all(is_private(address) for address in addresses):
+        warnings.append(
+            "only private addresses are in it: nodes of other sites cannot dial this one"
+            " (a public address or DNS name can be named with hived --announce)"
+        )
+    return Identity(
+        peer_id=node.identity.peer_id,
+        name=node.name(),
+        identity=node.identity.string(addresses),
+        addresses=addresses,
+        warnings=warnings,
+    )
+
+
+async def status(node: Node, caller: Caller) -> Status:
+    """The node at a glance."""
+    peers = {c.peer_id for c in node.host.all_connections() if c.usable}
+    euid = os.geteuid()
+    try:
+        user = pwd.getpwuid(euid).pw_name
+    except KeyError:
+        user = str(euid)
+    warnings = []
+    if not node.membership.keys:
+        warnings.append(
+            "this node is in no network yet: hivectl networks create NAME, or hivectl networks join NAME"
+        )
+    return Status(
+        peer_id=node.identity.peer_id,
+        name=node.name(),
+        version=__version__,
+        uptime=node.uptime,
+        addresses=node.addresses(),
+        reachability="unknown",
+        networks=network_rows(node),
+        peers=len(peers),
+        proxies=[proxy_view(node, item) for item in node.proxies.running.values()],
+        service=Service(
+            manager="systemd" if os.environ.get("INVOCATION_ID") else "none",
+            pid=os.getpid(),
+            data_dir=str(node.config.data_dir),
+            socket=str(node.config.socket),
+            user=user,
+        ),
+        warnings=warnings,
+    )
+
+
+def network_rows(node: Node) -> list[NetworkRow]:
+    """The networks with how many members are known and connected, this node not counted."""
+    return [
+        NetworkRow(
+            name=name,
+            members=sum(r.peer_id != node.identity.peer_id for r in node.sync.visible(name)),
+            connected=len(node.membership.members(name)),
+            created=rfc3339(node.book.created.get(name, 0.0)) or "",
+        )
+        for name in sorted(node.membership.keys)
+    ]
+
+
+async def rename(node: Node, caller: Caller, body: Rename) -> Done:
+    """Give this node another name; members learn it at once."""
+    if body.name == node.name():
+        return Done(note="that is its name already")
+    taken = node.book.owners.get(body.name)
+    if taken is not None and taken != node.identity.peer_id:
+        raise usage(
+            f"renaming this node to {body.name} failed", f"node {taken} has that name", "Choose another"
+        )
+    await node.rename(body.name)
+    return Done()

@@ -1,0 +1,126 @@
+"""What the API's calls work on: the node's parts, put together by the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import trio
+
+from ..config import Config
+from ..errors import HiveError, not_found, usage
+from ..overlay.host import Host
+from ..overlay.identity import Identity
+from ..overlay.membership import Membership
+from ..overlay.names import Names
+from ..overlay.peers import Peers
+from ..overlay.sync import Sync
+from ..proxy.reconciler import Reconciler
+from ..store.admins import Admins
+from ..store.networks import Networks, Registration
+from ..store.peers import Peer
+from ..store.peers import Peers as PeerStore
+from .auth import Auth
+
+
+def rfc3339(when: float | None) -> str | None:
+    """Epoch seconds as RFC 3339 in UTC."""
+    if when is None:
+        return None
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class Book:
+    """The store's small tables as they are in memory; whoever writes the store writes here too."""
+
+    created: dict[str, float] = field(default_factory=dict)
+    peers: dict[str, Peer] = field(default_factory=dict)
+    addresses: dict[str, list[str]] = field(default_factory=dict)
+    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def is_blocked(self, peer_id: str) -> bool:
+        peer = self.peers.get(peer_id)
+        return peer is not None and peer.blocked
+
+
+@dataclass
+class Node:
+    """The running node. ``changed`` is set, and replaced, whenever something that people watch changes."""
+
+    config: Config
+    identity: Identity
+    book: Book
+    host: Host
+    membership: Membership
+    sync: Sync
+    peers: Peers
+    proxies: Reconciler
+    auth: Auth
+    admins: Admins
+    networks: Networks
+    peer_store: PeerStore
+    rename: Callable[[str], Awaitable[None]]
+    addresses: Callable[[], list[str]]
+    name: Callable[[], str]
+    publish: Callable[[], Awaitable[None]]
+    started: float = field(default_factory=time.monotonic)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def uptime(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self.started
+
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def names(self) -> Names:
+        """Who is called what, from records, aliases and the order of claims."""
+        claimed = {self.identity.peer_id: self.name()}
+        for network in self.sync.records:
+            for record in self.sync.visible(network):
+                claimed.setdefault(record.peer_id, record.name)
+        for peer_id, _ in self.book.registrations:
+            claimed.setdefault(peer_id, "")
+        aliases = {peer.peer_id: peer.alias for peer in self.book.peers.values() if peer.alias}
+        return Names(claimed, aliases, self.book.owners)
+
+    def resolve(self, text: str) -> str:
+        """NODE to a peer ID. Raises HiveError."""
+        return self.names().resolve(text)
+
+    def require_network(self, name: str) -> str:
+        """``name`` when this node is in it. Raises HiveError (not_found)."""
+        if name not in self.membership.keys:
+            mine = ", ".join(sorted(self.membership.keys)) or "none yet"
+            raise not_found(
+                f"finding network {name} failed",
+                f"this node is not in it (it is in: {mine})",
+                f"Join it: hivectl networks join {name}",
+            )
+        return name
+
+    def pick_network(self, name: str | None, peer_id: str | None = None) -> str:
+        """The named network; else the only one shared with the peer; else the node's only one."""
+        if name is not None:
+            return self.require_network(name)
+        mine = sorted(self.membership.keys)
+        shared = [n for n in mine if peer_id and self.knows(peer_id, n)]
+        candidates = shared or mine
+        if len(candidates) == 1:
+            return candidates[0]
+        what = "choosing the network failed"
+        if not mine:
+            raise HiveError(
+                usage("").kind, what, "this node is in none", "Make one: hivectl networks create NAME"
+            )
+        raise usage(what, f"it may be any of: {', '.join(candidates)}", "Add --network NAME")
+
+    def knows(self, peer_id: str, network: str) -> bool:
+        """Whether the user or a record says that the peer is in the network."""
+        return (peer_id, network) in self.book.registrations or self.sync.get(network, peer_id) is not None

@@ -1,0 +1,125 @@
+"""From the node's own objects to the API's rows."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from ..overlay.host import Connection
+from ..overlay.records import NodeRecord
+from ..proxy.reconciler import Running
+from ..schema import AddressState, Direction, NodeDetail, PathKind, Proxy, ProxyKind, ProxyState
+from ..schema import Node as NodeRow
+from .node import Node, rfc3339
+
+
+def proxy_view(node: Node, item: Running, warning: str = "") -> Proxy:
+    """One proxy as it should be and as it runs."""
+    row, counters = item.row, item.counters
+    return Proxy(
+        id=row.id,
+        direction=cast(Direction, row.direction),
+        kind=cast(ProxyKind, row.kind),
+        network=row.network,
+        peer_id=row.peer_id,
+        peer_name=node.names().shown(row.peer_id),
+        port=row.port,
+        peer_port=row.peer_port,
+        bind=row.bind,
+        to=row.target,
+        state=cast(ProxyState, item.state),
+        error=item.error or counters.last_error,
+        connections=counters.connections,
+        connections_total=counters.total,
+        bytes_in=counters.bytes_in,
+        bytes_out=counters.bytes_out,
+        warning=warning,
+    )
+
+
+def path_of(node: Node, peer_id: str, network: str | None) -> tuple[PathKind, Connection | None]:
+    """How a peer is reached now."""
+    if peer_id == node.identity.peer_id:
+        return "self", None
+    connection = node.host.find(peer_id, network)
+    return ("direct", connection) if connection and connection.usable else ("none", None)
+
+
+def last_contact_here(node: Node, peer_id: str) -> float | None:
+    """This node's own last authenticated contact, epoch seconds; now while a member is connected."""
+    if any(connection.usable for connection in node.host.connections.get(peer_id, ())):
+        return time.time()
+    stored = node.book.peers.get(peer_id)
+    times = [t for t in (node.peers.contacts.get(peer_id), stored.last_contact if stored else None) if t]
+    return max(times, default=None)
+
+
+def node_rows(node: Node, network: str) -> list[NodeRow]:
+    """Every node known in a network: this one first, then by name."""
+    names = node.names()
+    records: dict[str, NodeRecord | None] = {r.peer_id: r for r in node.sync.visible(network)}
+    for peer_id, registered in node.book.registrations:
+        if registered == network:
+            records.setdefault(peer_id, None)
+    rows = []
+    for peer_id, record in records.items():
+        path, connection = path_of(node, peer_id, network)
+        contact = last_contact_here(node, peer_id)
+        # An author's clock may be wrong by years: what lies in the future is no contact.
+        issued = min(record.issued, time.time()) if record else None
+        stored = node.book.peers.get(peer_id)
+        rtt = connection.muxer.rtt if connection else None
+        rows.append(
+            NodeRow(
+                peer_id=peer_id,
+                name=names.shown(peer_id),
+                network=network,
+                path=path,
+                relay=None,
+                rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
+                latest_contact=rfc3339(max([t for t in (contact, issued) if t], default=None)),
+                version=record.version if record else "",
+                addresses=record.addresses if record else node.book.addresses.get(peer_id, []),
+                alias=stored.alias if stored else None,
+                blocked=bool(stored and stored.blocked),
+            )
+        )
+    return sorted(rows, key=lambda row: (row.path != "self", row.name or "~", row.peer_id))
+
+
+def node_detail(node: Node, peer_id: str) -> NodeDetail:
+    """All that is known of one node."""
+    networks = sorted(
+        n for n in node.membership.keys if node.knows(peer_id, n) or peer_id == node.identity.peer_id
+    )
+    records = [r for r in (node.sync.get(n, peer_id) for n in networks) if r is not None]
+    record = max(records, key=lambda r: r.issued, default=None)
+    path, connection = path_of(node, peer_id, None)
+    link = node.peers.links.get(peer_id)
+    addresses = dict.fromkeys(node.book.addresses.get(peer_id, []), "user")
+    addresses |= {address: "record" for r in records for address in r.addresses}
+    stored = node.book.peers.get(peer_id)
+    here = last_contact_here(node, peer_id)
+    rtt = connection.muxer.rtt if connection else None
+    problems = [*(link.join_errors.values() if link else ()), *([link.error] if link and link.error else ())]
+    return NodeDetail(
+        peer_id=peer_id,
+        name=node.names().shown(peer_id),
+        alias=stored.alias if stored else None,
+        blocked=bool(stored and stored.blocked),
+        networks=networks,
+        path=path,
+        relay=None,
+        rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
+        latest_contact=rfc3339(
+            max([t for t in (here, record.issued if record else None) if t], default=None)
+        ),
+        last_contact_here=rfc3339(here),
+        record_issued=rfc3339(record.issued) if record else None,
+        version=record.version if record else "",
+        addresses=[
+            AddressState(address=a, source=s, last_error=link.errors.get(a) if link else None)
+            for a, s in addresses.items()
+        ],
+        last_error=problems[0] if problems else None,
+    )

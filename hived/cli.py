@@ -1,0 +1,185 @@
+"""The ``hived`` command: run (the default), hash-password, check.
+
+Passwords in argv are hidden first: hived writes its arguments into a memfd and executes
+itself again without them, before any heavy import, so that ``ps`` shows none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import HiveError
+
+SECRET_FLAGS = ("--network", "--admin", "-dnc", "-rc", "--dnc", "--rc")
+_ARGUMENTS_FD = "HIVED_ARGUMENTS_FD"
+
+
+def hide_secrets(argv: Sequence[str]) -> list[str]:
+    """The arguments to go on with. Does not return where they hold a password: executes hived anew."""
+    handed = os.environ.pop(_ARGUMENTS_FD, None)
+    if handed is not None and handed.isdecimal():
+        with os.fdopen(int(handed), "rb") as file:
+            file.seek(0)
+            return [str(item) for item in json.load(file)]
+    if not any(argument.split("=", 1)[0] in SECRET_FLAGS for argument in argv):
+        return list(argv)
+    fd = os.memfd_create("hived-arguments", 0)
+    os.write(fd, json.dumps(list(argv)).encode())
+    os.environ[_ARGUMENTS_FD] = str(fd)
+    # The interpreter's own part of the command line: options, and "script" or "-m module".
+    prefix = sys.orig_argv[1 : len(sys.orig_argv) - (len(sys.argv) - 1)]
+    visible = [argument for argument in argv if argument in ("run", "check")][:1]
+    os.execv(sys.executable, [sys.orig_argv[0], *prefix, *visible])
+    raise AssertionError("execv does not return")
+
+
+class _Group(click.Group):
+    """Runs ``run`` when no command is named, so that ``hived -dnc ...`` works."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("--help", "--version", "-h")):
+            if args and not args[0].startswith("-"):
+                raise click.UsageError(
+                    f"there is no command {args[0]!r} (commands: {', '.join(self.commands)})"
+                )
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="hived %(version)s")
+def cli() -> None:
+    """hived, the Hive node. Without a command it runs; hivectl talks to it."""
+
+
+def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that are also keys of hived.toml and HIVED_... variables."""
+    options = [
+        click.option("--config", metavar="FILE", help="Configuration file instead of hived.toml."),
+        click.option(
+            "--data-dir", metavar="DIR", help="State and control socket in DIR (several nodes a machine)."
+        ),
+        click.option("--socket", metavar="PATH", help="Control socket."),
+        click.option("--name", metavar="NAME", help="Name of this node (default: the host name)."),
+        click.option(
+            "--listen",
+            metavar="MULTIADDR",
+            multiple=True,
+            help="Listen there, e.g. /ip4/0.0.0.0/tcp/4483. Repeatable.",
+        ),
+        click.option(
+            "--announce",
+            metavar="MULTIADDR",
+            multiple=True,
+            help="Tell others to dial this too (1:1 NAT, DNS names). Repeatable.",
+        ),
+        click.option(
+            "--bootstrap",
+            metavar="ID",
+            multiple=True,
+            help="Identity string of a node to register at start. Repeatable.",
+        ),
+        click.option(
+            "--network",
+            "--dnc",
+            "-dnc",
+            metavar="NAME:PASSWORD",
+            multiple=True,
+            help="Be in this network. Better: --network-file. Repeatable.",
+        ),
+        click.option("--network-file", metavar="FILE", multiple=True, help="File with NAME:PASSWORD lines."),
+        click.option(
+            "--admin",
+            "--rc",
+            "-rc",
+            metavar="USER:PASSWORD",
+            multiple=True,
+            help="First admin; hash_... instead of a password is fine. Better: --admin-file. Repeatable.",
+        ),
+        click.option("--admin-file", metavar="FILE", multiple=True, help="File with USER:PASSWORD lines."),
+        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+        click.option("--log-format", metavar="FORMAT", help="text or json."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@cli.command()
+@_settings
+def run(**flags: Any) -> None:
+    """Run the node in the foreground, until SIGTERM. SIGHUP reads the configuration again."""
+    from . import config
+
+    settings = config.load(flags)
+    from . import daemon  # py-libp2p takes a second: not before the flags are known to be right
+
+    sys.exit(daemon.main(settings, lambda: config.load(flags)))
+
+
+@cli.command()
+@_settings
+def check(**flags: Any) -> None:
+    """Check the configuration and print what is in force, without secrets."""
+    from . import config
+    from .api.passwords import decode_hash
+    from .overlay.addresses import parse_setting
+    from .overlay.identity import parse_identity
+
+    settings = config.load(flags)
+    for setting in ("listen", "announce"):
+        for text in getattr(settings, setting):
+            parse_setting(text, setting)
+    for text in settings.bootstrap:
+        parse_identity(text)
+    for admin in settings.admins:
+        decode_hash(admin.password)
+    click.echo(config.describe(settings))
+
+
+@cli.command("hash-password")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read the password from standard input.")
+def hash_password(from_stdin: bool) -> None:
+    """Print hash_..., which stands for a password in --admin USER:hash_..."""
+    from .api import passwords
+    from .errors import usage
+
+    if from_stdin or not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    if not password:
+        raise usage("hashing the password failed", "it is empty", "Type one, or pipe it in")
+    click.echo(passwords.encode_hash(passwords.hash_password(password)))
+
+
+def main() -> None:
+    """The console script. Every failure is one line and an exit code."""
+    try:
+        arguments = hide_secrets(sys.argv[1:])
+        cli.main(args=arguments, prog_name="hived", standalone_mode=False)
+    except HiveError as error:
+        print(f"hived: {error.line()}", file=sys.stderr)
+        sys.exit(error.kind.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.ClickException as error:
+        print(
+            f"hived: reading the command line failed: {' '.join(error.format_message().split())}"
+            " Type: hived --help",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

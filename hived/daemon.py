@@ -1,0 +1,424 @@
+"""The one place that builds everything, starts it, and stops it in order."""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import trio
+
+from . import __version__, config, logs
+from .api import server
+from .api.auth import Auth
+from .api.node import Book, Node
+from .api.passwords import HashingThread
+from .api.remote import API
+from .config import Config
+from .errors import HiveError, Kind
+from .logs import Log
+from .overlay.addresses import announced, parse_setting
+from .overlay.host import Host
+from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
+from .overlay.identity import SEED_BYTES, Identity, parse_identity
+from .overlay.membership import Membership
+from .overlay.networkkeys import derive_key
+from .overlay.peers import Peers, Wishes
+from .overlay.records import NodeRecord
+from .overlay.sync import SYNC, Sync
+from .proxy.header import PROXY
+from .proxy.ingress import Ingress
+from .proxy.reconciler import Reconciler
+from .store import seal
+from .store.admins import Admins
+from .store.database import FILE_NAME, Database
+from .store.networks import Networks, Registration
+from .store.peers import Peer
+from .store.peers import Peers as PeerStore
+from .store.proxies import Proxies
+from .store.records import Records
+from .store.settings import IdentityKeys, Settings
+from .system import netlink, runlock
+from .transport.muxstream import MuxedStream
+
+log = Log("hived")
+
+DRAIN_SECONDS = 3.0
+CONTACTS_SECONDS = 300.0
+
+
+class Daemon:
+    """One node, from its configuration. ``reload`` reads that again, for SIGHUP."""
+
+    def __init__(self, settings: Config, reload: Callable[[], Config]) -> None:
+        self.config = settings
+        self._reload = reload
+        self._name = settings.name
+        self._listen: tuple[str, ...] = ()
+        self._book = Book()
+        self._tasks: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raises HiveError when it cannot start."""
+        lock = runlock.take(self.config.data_dir)
+        try:
+            _raise_file_limit()
+            path = self.config.data_dir / FILE_NAME
+            state_key = seal.load(self.config.data_dir, os.environ, path.exists() and path.stat().st_size > 0)
+            database = await Database.open(path)
+            try:
+                await self._run(database, state_key)
+            finally:
+                await database.close()
+                log.info("stopped")
+        finally:
+            os.close(lock)
+
+    async def _run(self, database: Database, state_key: seal.StateKey) -> None:
+        await self._build(database, state_key)
+        await self._load()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as overlay:
+                self._tasks = overlay
+                await overlay.start(self.host.run)
+                await self._listen_on(self.config)
+                await overlay.start(self.sync.run)
+                await self._publish()
+                async with trio.open_nursery() as services:
+                    await services.start(self.reconciler.run)
+                    await overlay.start(self.peers.run)
+                    listener = server.listen(self.config.socket)
+                    try:
+                        async with trio.open_nursery() as api:
+                            await api.start(self.server.run, listener)
+                            api.start_soon(netlink.watch_addresses, self._publish)
+                            api.start_soon(self._keep_contacts)
+                            log.info(
+                                "ready",
+                                version=__version__,
+                                peer=self.identity.peer_id,
+                                name=self._name,
+                                socket=self.config.socket,
+                                listen=" ".join(self.host.listening),
+                            )
+                            await self._until_stopped(signals)
+                            api.cancel_scope.cancel()
+                    finally:
+                        listener.socket.close()
+                        server.remove(self.config.socket)
+                    self.host.stop_listening()
+                    await self.reconciler.drain(DRAIN_SECONDS)
+                    services.cancel_scope.cancel()
+                await self._save_contacts()
+                overlay.cancel_scope.cancel()
+
+    async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self._on_hangup()
+            else:
+                log.info("stopping", signal=signal.Signals(number).name)
+                return
+
+    # Building
+
+    async def _build(self, database: Database, state_key: seal.StateKey) -> None:
+        self.settings = Settings(database)
+        self.networks = Networks(database, state_key)
+        self.peer_store = PeerStore(database)
+        self.admins = Admins(database)
+        self.identity = await _identity(IdentityKeys(database, state_key))
+        clock = time.monotonic
+        self.host = Host(self.identity, self._book.is_blocked)
+        self.membership = Membership(self.host, self._is_known, clock)
+        self.sync = Sync(self.identity, self.membership, Records(database))
+        self.peers = Peers(
+            self.host,
+            self.membership,
+            Wishes(
+                addresses=self._addresses_of,
+                networks=self._networks_of,
+                wanted=self._wanted,
+                refused=self._refused,
+            ),
+        )
+        self.ingress = Ingress(self.membership.require)
+        self.reconciler = Reconciler(Proxies(database), self.ingress, self._open_stream, self._notify)
+        self.node = Node(
+            config=self.config,
+            identity=self.identity,
+            book=self._book,
+            host=self.host,
+            membership=self.membership,
+            sync=self.sync,
+            peers=self.peers,
+            proxies=self.reconciler,
+            admins=self.admins,
+            networks=self.networks,
+            auth=Auth(self.admins, HashingThread(), clock),
+            peer_store=self.peer_store,
+            rename=self._rename,
+            addresses=self._announced,
+            name=lambda: self._name,
+            publish=self._publish,
+        )
+        self.server = server.Server(self.node)
+        identify = IdentifyService(self.identity, self._announced, lambda: self.host.handlers)
+        self.host.handlers.update({IDENTIFY: identify.serve, PING: serve_ping})
+        self.host.member_handlers.update(
+            {SYNC: self.sync.serve, PROXY: self.ingress.serve, API: self.server.serve_member}
+        )
+        self.host.on_connected.append(lambda connection: self._notify())
+        self.host.on_disconnected.append(lambda connection: self._notify())
+        self.membership.on_joined.append(lambda connection, network: self._notify())
+        self.sync.on_change.append(self._on_record)
+
+    async def _load(self) -> None:
+        book = self._book
+        for network in await self.networks.all():
+            self.membership.set_network(network.name, network.key)
+            book.created[network.name] = network.created
+        book.peers.update({peer.peer_id: peer for peer in await self.peer_store.all()})
+        book.addresses.update(await self.peer_store.addresses())
+        book.registrations.update({(r.peer_id, r.network): r for r in await self.networks.registrations()})
+        book.owners.update(await self.peer_store.names())
+        await self.sync.load()
+        await self._load_name(self.config)
+        await self._create_missing(self.config)
+
+    async def _load_name(self, settings: Config) -> None:
+        """The name given by ``hivectl rename`` holds until the configured one changes."""
+        if await self.settings.get("configured_name") != settings.name:
+            await self.settings.set("configured_name", settings.name)
+            await self.settings.set("name", settings.name)
+        self._name = await self.settings.get("name") or settings.name
+
+    async def _create_missing(self, settings: Config) -> None:
+        """Networks, admins and bootstrap peers of the configuration that the store does not have yet."""
+        for wanted in settings.networks:
+            key = await trio.to_thread.run_sync(derive_key, wanted.name, wanted.password)
+            if wanted.name not in self.membership.keys:
+                kept = await self.networks.add(wanted.name, key)
+                self._book.created[kept.name] = kept.created
+                self.membership.set_network(kept.name, kept.key)
+                log.info("network added", network=wanted.name)
+            elif self.membership.keys[wanted.name] != key:
+                log.warning(
+                    "the configured password of a network is not the stored one; the stored one holds",
+                    network=wanted.name,
+                )
+        for user in settings.admins:
+            if await self.node.auth.create(user.name, user.password):
+                log.info("admin added", user=user.name)
+            elif await self.node.auth.differs(user.name, user.password):
+                log.warning(
+                    "the configured password of an admin is not the stored one; the stored one holds",
+                    user=user.name,
+                )
+        for text in settings.bootstrap:
+            peer = parse_identity(text)
+            if peer.peer_id == self.identity.peer_id:
+                continue
+            self._book.addresses[peer.peer_id] = list(peer.addresses)
+            await self.peer_store.set_addresses(peer.peer_id, list(peer.addresses))
+            for network in self.membership.keys:
+                if (peer.peer_id, network) not in self._book.registrations:
+                    await self.networks.register(peer.peer_id, network)
+                    self._book.registrations[peer.peer_id, network] = Registration(peer.peer_id, network, 0)
+
+    # Listening and what is told of it
+
+    async def _listen_on(self, settings: Config) -> None:
+        """Listen as configured. The default port gives way, once and for good, when it is taken."""
+        for text in settings.listen:
+            parse_setting(text, "listen")
+        for text in settings.announce:
+            parse_setting(text, "announce")
+        wanted = settings.listen
+        if not settings.listen_named:
+            kept = await self.settings.get("listen_port")
+            wanted = _default_listen(int(kept) if kept else config.DEFAULT_PORT)
+            try:
+                self.host.listen(wanted)
+            except HiveError as error:
+                if error.kind is not Kind.CONFLICT or kept:
+                    raise
+                port = await self._free_port()
+                wanted = _default_listen(port)
+                log.warning("the default port is taken; another one is used from now on", port=port)
+        self.host.listen(wanted)
+        self._listen = wanted
+
+    async def _free_port(self) -> int:
+        for _ in range(100):
+            port = 20000 + secrets.randbelow(12000)
+            try:
+                self.host.listen(_default_listen(port))
+            except HiveError:
+                continue
+            await self.settings.set("listen_port", str(port))
+            return port
+        raise HiveError(Kind.CONFLICT, "listening failed", "no free port was found", "Name one: --listen")
+
+    def _announced(self) -> list[str]:
+        return announced(self.host.listening, self.config.announce)
+
+    async def _publish(self) -> None:
+        await self.sync.publish(self._name, self._announced(), list(self.membership.keys))
+        self._notify()
+
+    async def _rename(self, name: str) -> None:
+        await self.settings.set("name", name)
+        self._name = name
+        await self._publish()
+
+    async def _on_hangup(self) -> None:
+        """Read the configuration again; what is wrong with it changes nothing."""
+        try:
+            settings, ignored = config.merged(self.config, self._reload())
+            await self._listen_on(settings)
+            await self._load_name(settings)
+            await self._create_missing(settings)
+        except HiveError as error:
+            log.error("the configuration was not taken over", why=error.line())
+            return
+        logs.setup(settings.log_level, settings.log_format)
+        self.config = self.node.config = settings
+        if ignored:
+            log.warning("these settings need a restart", settings=" ".join(ignored))
+        await self._publish()
+        self.peers.refresh()
+        self.peers.kick()
+        log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)
+
+    # What the dialer asks
+
+    def _is_known(self, peer_id: str, network: str) -> bool:
+        return self.sync.get(network, peer_id) is not None
+
+    def _addresses_of(self, peer_id: str) -> list[str]:
+        found: list[str] = []
+        for network in self.membership.keys:
+            record = self.sync.get(network, peer_id)
+            found += record.addresses if record else []
+        return [*found, *self._book.addresses.get(peer_id, [])]
+
+    def _networks_of(self, peer_id: str) -> list[str]:
+        return [
+            n
+            for n in self.membership.keys
+            if self._is_known(peer_id, n)
+            or ((r := self._book.registrations.get((peer_id, n))) is not None and r.refused < 3)
+        ]
+
+    def _wanted(self) -> dict[str, bool]:
+        wanted = {r.peer_id: False for n in self.membership.keys for r in self.sync.visible(n)}
+        wanted |= {peer_id: True for peer_id, _ in self._book.registrations}
+        wanted |= {item.row.peer_id: True for item in self.reconciler.running.values()}
+        return {
+            p: v for p, v in wanted.items() if p != self.identity.peer_id and not self._book.is_blocked(p)
+        }
+
+    def _refused(self, peer_id: str, network: str, count: int) -> None:
+        registration = self._book.registrations.get((peer_id, network))
+        if registration is not None:
+            self._book.registrations[peer_id, network] = Registration(peer_id, network, count)
+            self._soon(self.networks.register, peer_id, network, count)
+
+    async def _open_stream(self, peer_id: str, network: str, protocol: str) -> MuxedStream:
+        return (await self.peers.open_stream(peer_id, network, protocol))[0]
+
+    # What changes
+
+    def _soon(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Write to the store without making the event that told us wait for it."""
+        if self._tasks is not None:
+            self._tasks.start_soon(function, *arguments)
+
+    def _notify(self) -> None:
+        self.node.notify()
+
+    def _on_record(self, network: str, record: NodeRecord) -> None:
+        owners, author = self._book.owners, record.peer_id
+        held = next((name for name, owner in owners.items() if owner == author), None)
+        if record.name not in owners:
+            if held is not None:
+                del owners[held]
+            owners[record.name] = author
+            self._soon(self.peer_store.own_name, record.name, author)
+        if author != self.identity.peer_id:
+            self.peers.refresh()
+            if self.host.find(author) is None:
+                # A new address may be why it was not reached.
+                self.peers.kick(author)
+        self._notify()
+
+    async def _keep_contacts(self) -> None:
+        while True:
+            await trio.sleep(CONTACTS_SECONDS)
+            await self._save_contacts()
+
+    async def _save_contacts(self) -> None:
+        now = time.time()
+        contacts = dict(self.peers.contacts)
+        contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
+        await self.peer_store.contacted(contacts)
+        for peer_id, when in contacts.items():
+            known = self._book.peers.get(peer_id) or Peer(peer_id, None, False, None)
+            self._book.peers[peer_id] = Peer(peer_id, known.alias, known.blocked, when)
+        self.peers.contacts.clear()
+
+
+async def _identity(keys: IdentityKeys) -> Identity:
+    """The node's identity, made at the first start and kept."""
+    seed = await keys.load()
+    if seed is None:
+        seed = secrets.token_bytes(SEED_BYTES)
+        await keys.save(seed, Identity.from_seed(seed).peer_id)
+    return Identity.from_seed(seed)
+
+
+def _default_listen(port: int) -> tuple[str, ...]:
+    wildcards = [f"/ip4/0.0.0.0/tcp/{port}"]
+    if _has_ipv6():
+        wildcards.append(f"/ip6/::/tcp/{port}")
+    return tuple(wildcards)
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6 now (it may be compiled in and switched off)."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _raise_file_limit() -> None:
+    """Two descriptors a proxied connection: take what the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(settings: Config, reload: Callable[[], Config]) -> int:
+    """Run the daemon; its exit code."""
+    logs.setup(settings.log_level, settings.log_format)
+    try:
+        trio.run(Daemon(settings, reload).run)
+    except* HiveError as group:
+        error = group.exceptions[0]
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, HiveError)
+        print(f"hived: {error.line()}", file=sys.stderr)
+        return_code = error.kind.exit_code
+    else:
+        return_code = 0
+    return return_code
