@@ -1,0 +1,5 @@
+"""``python -m hivectl`` is ``hivectl``."""
+
+from hivectl.main import main
+
+main()

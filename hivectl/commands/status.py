@@ -1,0 +1,53 @@
+"""``hivectl status``: the node at a glance."""
+
+from __future__ import annotations
+
+import click
+
+from hivectl import output, report
+from hivectl.commands.proxy import table as proxy_table
+from hivectl.options import Command, Settings
+from hived.schema import Status
+
+
+@click.command(cls=Command)
+@click.option("--watch", is_flag=True, help="Go on, and print it again after each change.")
+@click.pass_obj
+def status(settings: Settings, watch: bool) -> None:
+    """Show this node at a glance: networks, peers, proxies, and what is wrong."""
+    report.fetch(settings, "/v1/status", Status, show, watch=watch)
+
+
+def show(status: Status) -> None:
+    """The overview: one line a fact, then the proxies."""
+    service = status.service
+    networks = [f"{row.name}: {row.members} members, {row.connected} connected" for row in status.networks]
+    output.pairs(
+        [
+            ("name", status.name),
+            ("peer_id", status.peer_id),
+            ("version", f"hived {status.version}, up {output.duration(status.uptime)}"),
+            ("reachability", status.reachability),
+            ("addresses", status.addresses or ["none"]),
+            ("networks", networks or ["none: hivectl networks create NAME, or join NAME"]),
+            ("peers", f"{status.peers} connected"),
+            ("proxies", _proxies(status)),
+            ("service", f"{service.manager}, pid {service.pid}, user {service.user}"),
+            ("data", service.data_dir),
+            ("socket", service.socket),
+            *(("warning", warning) for warning in status.warnings),
+        ]
+    )
+    if status.proxies:
+        print()
+        output.show(proxy_table(status.proxies))
+
+
+def _proxies(status: Status) -> str:
+    """How many proxies are in each state, the bad ones first."""
+    counts = {}
+    for state in ("error", "listening", "ready", "disabled"):
+        count = sum(proxy.state == state for proxy in status.proxies)
+        if count:
+            counts[state] = count
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
