@@ -35,11 +35,13 @@ def socket_path(named: str | None) -> str:
     """The socket to use: the one named, HIVE_SOCKET, the system's, else this user's own."""
     if named or (named := os.environ.get("HIVE_SOCKET")):
         return named
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    own = os.path.join(runtime, "hive", "control.sock") if runtime else None
-    if own is None or _exists(SYSTEM_SOCKET) or not _exists(own):
-        return SYSTEM_SOCKET
-    return own
+    candidates = [SYSTEM_SOCKET]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        candidates.append(os.path.join(runtime, "hive", "control.sock"))
+    # Where hived has it for a user without a log-in session.
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    candidates.append(os.path.join(state, "hive", "control.sock"))
+    return next((path for path in candidates if _exists(path)), SYSTEM_SOCKET)
 
 
 def _exists(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import secrets
 import signal
@@ -31,6 +32,7 @@ from .overlay.networkkeys import derive_key
 from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
 from .overlay.sync import SYNC, Sync
+from .overlay.topology import neighbours
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
@@ -62,6 +64,8 @@ class Daemon:
         self._listen: tuple[str, ...] = ()
         self._book = Book()
         self._tasks: trio.Nursery | None = None
+        self._met = trio.Event()
+        self._random = random.Random()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises HiveError when it cannot start."""
@@ -98,6 +102,7 @@ class Daemon:
                             await api.start(self.server.run, listener)
                             api.start_soon(netlink.watch_addresses, self._publish)
                             api.start_soon(self._keep_contacts)
+                            api.start_soon(self._meet)
                             log.info(
                                 "ready",
                                 version=__version__,
@@ -317,7 +322,8 @@ class Daemon:
         ]
 
     def _wanted(self) -> dict[str, bool]:
-        wanted = {r.peer_id: False for n in self.membership.keys for r in self.sync.visible(n)}
+        members = {r.peer_id for n in self.membership.keys for r in self.sync.visible(n)}
+        wanted = dict.fromkeys(neighbours(members, self.peers.links.keys(), self._random), False)
         wanted |= {peer_id: True for peer_id, _ in self._book.registrations}
         wanted |= {item.row.peer_id: True for item in self.reconciler.running.values()}
         return {
@@ -351,12 +357,21 @@ class Daemon:
                 del owners[held]
             owners[record.name] = author
             self._soon(self.peer_store.own_name, record.name, author)
-        if author != self.identity.peer_id:
-            self.peers.refresh()
+        if author in self.peers.links:
             if self.host.find(author) is None:
                 # A new address may be why it was not reached.
                 self.peers.kick(author)
+        elif author != self.identity.peer_id:
+            self._met.set()
         self._notify()
+
+    async def _meet(self) -> None:
+        """New members come in bursts: choose neighbours among them once for each."""
+        while True:
+            await self._met.wait()
+            await trio.sleep(0.1)
+            self._met = trio.Event()
+            self.peers.refresh()
 
     async def _keep_contacts(self) -> None:
         while True:
@@ -419,6 +434,9 @@ def main(settings: Config, reload: Callable[[], Config]) -> int:
         assert isinstance(error, HiveError)
         print(f"hived: {error.line()}", file=sys.stderr)
         return_code = error.kind.exit_code
+    except* Exception:
+        log.exception("a defect in hived; please report it")
+        return_code = 1
     else:
         return_code = 0
     return return_code

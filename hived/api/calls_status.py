@@ -6,7 +6,7 @@ import os
 import pwd
 
 from .. import __version__
-from ..errors import usage
+from ..errors import conflict
 from ..overlay.addresses import is_private
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
 from .auth import Caller
@@ -103,7 +103,7 @@ async def rename(node: Node, caller: Caller, body: Rename) -> Done:
         return Done(note="that is its name already")
     taken = node.book.owners.get(body.name)
     if taken is not None and taken != node.identity.peer_id:
-        raise usage(
+        raise conflict(
             f"renaming this node to {body.name} failed", f"node {taken} has that name", "Choose another"
         )
     await node.rename(body.name)

@@ -304,6 +304,7 @@ def listen(path: Path) -> trio.SocketListener:
             raise conflict(
                 what, "a file of that name is in the way", "Remove it, or name another socket: --socket"
             )
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Never open wider than meant, not for a moment.
         mask = os.umask(0o777 & ~SOCKET_MODE)
         try:

@@ -31,6 +31,7 @@ NEGOTIATE_SECONDS = 10.0
 MAX_HANDSHAKES = 64
 MAX_STRANGERS = 256
 MAX_STRANGER_STREAMS = 16
+SAME_TIME_SECONDS = 5.0
 _BACKLOG = 512
 
 StreamHandler = Callable[[MuxedStream, "Connection"], Awaitable[None]]
@@ -238,7 +239,8 @@ class Host:
     def find(self, peer_id: str, network: str | None = None) -> Connection | None:
         """The best open connection to a peer, where ``network`` is usable when it is given.
 
-        Both ends prefer the same one: that which the smaller peer ID dialled, then the oldest.
+        The newest: a peer that dials again holds what was before for dead, and may know better.
+        Of connections made at the same time both ends prefer the one that the smaller peer ID dialled.
         """
         ours = self.identity.peer_id < peer_id
         found = [
@@ -246,6 +248,8 @@ class Host:
             for c in self.connections.get(peer_id, ())
             if c.is_open and (network is None or network in c.usable)
         ]
+        newest = max((c.opened for c in found), default=0.0)
+        found = [c for c in found if c.opened > newest - SAME_TIME_SECONDS]
         return min(found, key=lambda c: (c.initiator != ours, c.opened), default=None)
 
     def close_soon(self, connection: Connection) -> None:

@@ -204,13 +204,11 @@ class Peers:
                 link.error = str(error)
                 return self._back_off(link)
         link.error = ""
-        if (
-            not connection.initiator
-            and not connection.usable
-            and time.time() - connection.opened < ACCEPTOR_GRACE
-        ):
+        if not connection.initiator and not connection.usable:
             # Who dialled joins; we step in only where it does not.
-            return ACCEPTOR_GRACE
+            with trio.move_on_after(max(0.0, ACCEPTOR_GRACE - (time.time() - connection.opened))):
+                while connection.is_open and not connection.usable:
+                    await link.changed.wait()
         if not await self._join_all(link, connection):
             return self._back_off(link)
         link.backoff = FIRST_RETRY
@@ -258,6 +256,7 @@ class Peers:
     async def _dial(self, link: Link) -> Connection:
         """Race the peer's addresses, each a little after the one before. Raises DialError."""
         addresses = list(dict.fromkeys(self._wishes.addresses(link.peer_id)))
+        link.errors = {address: why for address, why in link.errors.items() if address in addresses}
         if link.last_good in addresses:
             addresses.remove(link.last_good)
             addresses.insert(0, link.last_good)
@@ -319,6 +318,7 @@ class Peers:
             self.contacts[connection.peer_id] = time.time()
         link = self.links.get(connection.peer_id)
         if link is not None:
+            link.notify()
             link.kick.set()
 
     async def _drop_duplicate(self, connection: Connection) -> None:

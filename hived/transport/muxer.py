@@ -9,6 +9,7 @@ that move bytes and look at the clock.
 from __future__ import annotations
 
 import contextlib
+from typing import Protocol
 
 import trio
 
@@ -21,6 +22,11 @@ from .session import PeerEndedError, Session
 _READ_BYTES = 128 * 1024
 _PIPE_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _DEFAULT_LIMITS = MuxLimits()
+
+
+class _TaskStatus(Protocol):
+    # trio.TaskStatus, which the trio-stubs that libp2p brings along do not know.
+    def started(self) -> None: ...
 
 
 class Muxer:
@@ -100,7 +106,7 @@ class Muxer:
 
     # Life
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: _TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until the connection ends; then close the pipe and set ``closed``.
 
         Never raises for what the network or the peer does. Cancelled, it closes without GoAway.
@@ -117,16 +123,21 @@ class Muxer:
                         task_status.started()
             else:
                 task_status.started()
+        except Exception:
+            self._end("internal error", None)
+            raise
         finally:
             self._end("cancelled", None)
-            with trio.move_on_after(self._limits.close_timeout, shield=True):
+            with trio.move_on_after(self._limits.close_timeout) as scope:
+                scope.shield = True
                 await self._close_pipe()
             self._set_closed()
 
     async def aclose(self) -> None:
         """Send what is queued and GoAway, and close the pipe; takes 2 s at the very most.
 
-        Open streams end at once with BrokenResourceError. Never raises but trio.Cancelled, and closes then too.
+        Open streams end at once with BrokenResourceError. Never raises but trio.Cancelled, and
+        closes then too.
         """
         if not self._ending:
             self._closed_here = True

@@ -208,14 +208,13 @@ class Session:
             raise ProtocolError(f"stream {stream_id} was opened twice")
         if self.outbox.pending_resets > self.limits.pending_resets:
             raise ProtocolError("the peer opens streams and does not read that they are refused")
-        theirs = len(self.streams) - self._ours
+        full = (
+            len(self.streams) - self._ours >= self.limits.max_streams
+            or len(self._backlog) >= self.limits.accept_backlog
+        )
         if frame.flags & RST:
             self._remember(stream_id)
-        elif (
-            self.draining
-            or theirs >= self.limits.max_streams
-            or len(self._backlog) >= self.limits.accept_backlog
-        ):
+        elif self.draining or full:
             self._refuse(stream_id)
         else:
             self._backlog[stream_id] = self._add(stream_id)
@@ -231,9 +230,13 @@ class Session:
             return  # On its way before the peer knew.
         elif stream_id & 1 == self._parity and stream_id >= self._next_id:
             raise ProtocolError(f"a frame on stream {stream_id}, which was never opened")
-        elif frame.kind == DATA and not frame.flags & (RST | FIN) and not frame.continues:
-            if self.outbox.pending_resets <= self.limits.pending_resets:
-                self._refuse(stream_id)
+        elif (
+            frame.kind == DATA
+            and not frame.flags & (RST | FIN)
+            and not frame.continues
+            and self.outbox.pending_resets <= self.limits.pending_resets
+        ):
+            self._refuse(stream_id)
 
     def _on_lingering(self, stream: MuxedStream, frame: Frame) -> None:
         if stream.id in self._unacknowledged:

@@ -66,7 +66,9 @@ class LogReader:
 
         threading.Thread(target=read, daemon=True).start()
 
-    def wait_for(self, text: str, seconds: float, after: int = 0, alive: Callable[[], bool] = lambda: True) -> str:
+    def wait_for(
+        self, text: str, seconds: float, after: int = 0, alive: Callable[[], bool] = lambda: True
+    ) -> str:
         """The first line after number ``after`` that holds ``text``; AssertionError when none comes."""
         deadline = time.monotonic() + seconds
         with self._new:
@@ -108,7 +110,11 @@ class Node:
         assert self.process is None or self.process.poll() is not None
         before = len(self.log.lines)
         self.process = subprocess.Popen(
-            self.command(*extra), env=self.env, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+            self.command(*extra),
+            env=self.env,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
             cwd=self.directory,
         )
         self.log.follow(self.process)
@@ -138,8 +144,13 @@ class Node:
     def ctl(self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = 30.0) -> Result:
         """Run hivectl; with ``check`` its failure is the test's."""
         done = subprocess.run(
-            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments], env=self.env, input=stdin,
-            capture_output=True, text=True, timeout=seconds, check=False,
+            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
         result = Result(done.returncode, done.stdout, done.stderr)
         if check:
@@ -173,7 +184,9 @@ class Node:
         rows = self.json("nodes", "ls", *(["--network", network] if network else []))
         return next((row for row in rows if row["peer_id"] == peer_id), None)
 
-    def await_row(self, other: Node | str, condition: Callable[[dict[str, Any]], bool], seconds: float) -> None:
+    def await_row(
+        self, other: Node | str, condition: Callable[[dict[str, Any]], bool], seconds: float
+    ) -> None:
         """Follow ``nodes --watch`` until the row of ``other`` fulfils the condition."""
         peer_id = other if isinstance(other, str) else other.peer_id
 
@@ -185,12 +198,21 @@ class Node:
     def watch(self, arguments: list[str], condition: Callable[[Any], bool], seconds: float) -> Any:
         """The first document of a ``--watch --json`` that fulfils the condition."""
         process = subprocess.Popen(
-            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments], env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments],
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
         )
         assert process.stdout is not None
         lines: queue.Queue[str] = queue.Queue()
-        reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stdout or ()] and None)
+
+        def read() -> None:
+            for line in process.stdout or ():
+                lines.put(line)
+
+        reader = threading.Thread(target=read)
         reader.start()
         deadline, last = time.monotonic() + seconds, "nothing"
         try:
@@ -248,7 +270,9 @@ def proxy(client: Node, server: Node, target_port: int, network: str | None = No
     """An egress on ``client`` that leads to ``target_port`` beside ``server``; the port to connect to."""
     port, more = free_port(), ["--network", network] if network else []
     server.ctl("proxy", "add", "ingress", f"{client.peer_id}:{port}", str(target_port), *more)
-    client.ctl("proxy", "add", "egress", str(port), f"{server.peer_id}:{target_port}", "--bind", "127.0.0.1", *more)
+    client.ctl(
+        "proxy", "add", "egress", str(port), f"{server.peer_id}:{target_port}", "--bind", "127.0.0.1", *more
+    )
     return port
 
 
