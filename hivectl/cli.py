@@ -42,6 +42,12 @@ First steps:
   hivectl networks join NAME       on the second; asks for it
   hivectl id --base64              on the second; prints its identity string
   hivectl register ID              on the first, with that string
+
+\b
+Exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 hived not reachable on the socket,
+  4 not logged in or not allowed, 5 no such thing, 6 exists or port taken,
+  7 the other node cannot be reached, 130 interrupted
 """
 
 

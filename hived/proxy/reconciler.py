@@ -100,9 +100,11 @@ class Reconciler:
         """Add a proxy: the listener is bound first, so that a taken port leaves nothing behind."""
         for item in self.running.values():
             if _same(item.row, row):
+                twin = (item.row.peer_id, item.row.peer_port) == (row.peer_id, row.peer_port)
+                why = "does the same already" if twin else f"listens on port {row.port} already"
                 raise conflict(
                     "adding the proxy failed",
-                    f"proxy {item.row.id} does the same already",
+                    f"proxy {item.row.id} {why}",
                     f"See hivectl proxy show {item.row.id}",
                 )
         sockets = egress.bind(row.bind, row.port) if row.direction == "egress" else []
