@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import trio
+
 from ..errors import HiveError, Kind, denied
 from ..logs import Log
 from ..overlay.guesses import Guesses
@@ -111,10 +113,12 @@ class Auth:
 
     async def _check(self, caller: Caller, user: str, password: str, what: str) -> None:
         now = self._clock()
-        wait = max(self._guesses.wait(caller.binding, now), self._total.wait(_TOTAL, now))
+        wait = self._guesses.wait(caller.binding, now)
         if wait > 0:
             raise denied(what, "too many wrong passwords", f"Try again in {max(1, round(wait))} s")
         self._guesses.begin(caller.binding, now)
+        # What others got wrong slows a caller down, but cannot lock it out.
+        await trio.sleep(self._total.wait(_TOTAL, now))
         admin = await self._store.get(user)
         if not await self._hashing.verify(admin.hash if admin else None, password):
             delay = self._guesses.failed(caller.binding, self._clock())

@@ -282,7 +282,7 @@ def _body(route: Route, request: Request) -> Any:
         return None
     try:
         return msgspec.json.decode(request.body, type=route.body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise usage(what, str(error), "See /v1/openapi.json") from None
 
 

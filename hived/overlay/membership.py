@@ -161,7 +161,7 @@ class Membership:
                 raise ProtocolError("a malformed join")
             name = self._ids.get(hello.network)
             source = self._source(connection, name)
-            wait = self._wait(source)
+            wait = self._guesses.wait(source, self._clock())
             if wait > 0 or self._active[source] >= MAX_ACTIVE:
                 await send(stream, Answer(wait=math.ceil(max(wait, 1))))
                 await stream.send_eof()
@@ -169,6 +169,9 @@ class Membership:
             self._guesses.begin(source, self._clock())
             self._active[source] += 1
             try:
+                if not source.startswith("peer:"):
+                    # What other strangers got wrong slows this one down, but cannot lock it out.
+                    await trio.sleep(self._total.wait(_TOTAL, self._clock()))
                 await self._answer(stream, connection, hello, name, source)
             finally:
                 self._active[source] -= 1
@@ -207,10 +210,6 @@ class Membership:
         if name is not None and self._known(connection.peer_id, name):
             return f"peer:{connection.peer_id}"
         return connection.address.rsplit("/tcp/", 1)[0]
-
-    def _wait(self, source: str) -> float:
-        total = 0.0 if source.startswith("peer:") else self._total.wait(_TOTAL, self._clock())
-        return max(self._guesses.wait(source, self._clock()), total)
 
     def _refused(self, source: str, connection: Connection, name: str | None) -> None:
         now = self._clock()

@@ -85,11 +85,12 @@ class Peers:
 
         def write(db: Tables) -> None:
             db["peer_address"].delete(peer_id=peer_id)
+            now = time.time()
             for position, address in enumerate(addresses):
                 row: dict[str, Any] = {
                     "peer_id": peer_id,
                     "address": address,
-                    "added": time.time() - position / 1000,
+                    "added": now - position / 1000,
                 }
                 db["peer_address"].insert_ignore(row, ["peer_id", "address"], ensure=False)
 

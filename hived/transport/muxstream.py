@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 import trio
@@ -64,7 +65,6 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_sendable()
         self._sending = self._cuttable = True
         sent = 0
         try:
@@ -96,7 +96,6 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """Wait until ``send_all`` can take something. Raises as ``send_all`` does."""
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_sendable()
         self._sending = True
         try:
             await trio.lowlevel.checkpoint()
@@ -112,11 +111,10 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """Half-close: the peer reads to the end of what was sent, then EOF. Receiving goes on."""
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         if not self.sent_fin or self._closed:
             self._check_sendable()
             self._finish()
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _room(self) -> int:
         return min(self._send_window, self._session.outbox.room(self.lane))
@@ -145,7 +143,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         After RST, or a loss without FIN, it raises BrokenResourceError at once: what is still
         buffered has no known end. ClosedResourceError after ``aclose`` or ``reset``.
         """
-        if max_bytes is not None and max_bytes < 1:
+        limit = _READ_BYTES if max_bytes is None else operator.index(max_bytes)
+        if limit < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
@@ -157,7 +156,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
                     raise trio.ClosedResourceError("this stream is closed")
                 if self._receive_error is not None:
                     raise trio.BrokenResourceError(self._receive_error)
-                data = self.inbox.get(max_bytes or _READ_BYTES)
+                data = self.inbox.get(limit)
                 if data:
                     self.bytes_in += len(data)
                     self._give_credit()
