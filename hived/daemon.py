@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import os
-import random
 import resource
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import trio
 
 from . import __version__, config, logs
 from .api import server
 from .api.auth import Auth
-from .api.node import Book, Node
+from .api.node import Node
 from .api.passwords import HashingThread
 from .api.remote import API
 from .config import Config
-from .errors import HiveError, Kind
+from .errors import HiveError
 from .logs import Log
-from .overlay.addresses import announced, parse_setting
+from .overlay.book import Book, DialPolicy
 from .overlay.host import Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
 from .overlay.identity import SEED_BYTES, Identity, parse_identity
+from .overlay.listening import Listening
 from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
 from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
 from .overlay.sync import SYNC, Sync
-from .overlay.topology import neighbours
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
 from .store import seal
 from .store.admins import Admins
 from .store.database import FILE_NAME, Database
-from .store.networks import Networks, Registration
-from .store.peers import Peer
+from .store.networks import Networks
 from .store.peers import Peers as PeerStore
 from .store.proxies import Proxies
 from .store.records import Records
@@ -61,11 +59,9 @@ class Daemon:
         self.config = settings
         self._reload = reload
         self._name = settings.name
-        self._listen: tuple[str, ...] = ()
         self._book = Book()
         self._tasks: trio.Nursery | None = None
         self._met = trio.Event()
-        self._random = random.Random()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises HiveError when it cannot start."""
@@ -90,7 +86,7 @@ class Daemon:
             async with trio.open_nursery() as overlay:
                 self._tasks = overlay
                 await overlay.start(self.host.run)
-                await self._listen_on(self.config)
+                await self.listening.apply(self.config)
                 await overlay.start(self.sync.run)
                 await self._publish()
                 async with trio.open_nursery() as services:
@@ -140,15 +136,23 @@ class Daemon:
         self.identity = await _identity(IdentityKeys(database, state_key))
         clock = time.monotonic
         self.host = Host(self.identity, self._book.is_blocked)
+        self.listening = Listening(self.host, self.settings)
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
+        policy = DialPolicy(
+            self._book,
+            self.sync,
+            networks=lambda: list(self.membership.keys),
+            proxied=lambda: [item.row.peer_id for item in self.reconciler.running.values()],
+            own_peer_id=self.identity.peer_id,
+        )
         self.peers = Peers(
             self.host,
             self.membership,
             Wishes(
-                addresses=self._addresses_of,
-                networks=self._networks_of,
-                wanted=self._wanted,
+                addresses=policy.addresses,
+                networks=policy.joins,
+                wanted=lambda: policy.wanted(self.peers.links.keys()),
                 refused=self._refused,
             ),
         )
@@ -168,12 +172,12 @@ class Daemon:
             auth=Auth(self.admins, HashingThread(), clock),
             peer_store=self.peer_store,
             rename=self._rename,
-            addresses=self._announced,
+            addresses=self.listening.addresses,
             name=lambda: self._name,
             publish=self._publish,
         )
         self.server = server.Server(self.node)
-        identify = IdentifyService(self.identity, self._announced, lambda: self.host.handlers)
+        identify = IdentifyService(self.identity, self.listening.addresses, lambda: self.host.handlers)
         self.host.handlers.update({IDENTIFY: identify.serve, PING: serve_ping})
         self.host.member_handlers.update(
             {SYNC: self.sync.serve, PROXY: self.ingress.serve, API: self.server.serve_member}
@@ -234,47 +238,12 @@ class Daemon:
             for network in self.membership.keys:
                 if (peer.peer_id, network) not in self._book.registrations:
                     await self.networks.register(peer.peer_id, network)
-                    self._book.registrations[peer.peer_id, network] = Registration(peer.peer_id, network, 0)
+                    self._book.register(peer.peer_id, network)
 
-    # Listening and what is told of it
-
-    async def _listen_on(self, settings: Config) -> None:
-        """Listen as configured. The default port gives way, once and for good, when it is taken."""
-        for text in settings.listen:
-            parse_setting(text, "listen")
-        for text in settings.announce:
-            parse_setting(text, "announce")
-        wanted = settings.listen
-        if not settings.listen_named:
-            kept = await self.settings.get("listen_port")
-            wanted = _default_listen(int(kept) if kept else config.DEFAULT_PORT)
-            try:
-                self.host.listen(wanted)
-            except HiveError as error:
-                if error.kind is not Kind.CONFLICT or kept:
-                    raise
-                port = await self._free_port()
-                wanted = _default_listen(port)
-                log.warning("the default port is taken; another one is used from now on", port=port)
-        self.host.listen(wanted)
-        self._listen = wanted
-
-    async def _free_port(self) -> int:
-        for _ in range(100):
-            port = 20000 + secrets.randbelow(12000)
-            try:
-                self.host.listen(_default_listen(port))
-            except HiveError:
-                continue
-            await self.settings.set("listen_port", str(port))
-            return port
-        raise HiveError(Kind.CONFLICT, "listening failed", "no free port was found", "Name one: --listen")
-
-    def _announced(self) -> list[str]:
-        return announced(self.host.listening, self.config.announce)
+    # What is told of this node
 
     async def _publish(self) -> None:
-        await self.sync.publish(self._name, self._announced(), list(self.membership.keys))
+        await self.sync.publish(self._name, self.listening.addresses(), list(self.membership.keys))
         self._notify()
 
     async def _rename(self, name: str) -> None:
@@ -286,7 +255,7 @@ class Daemon:
         """Read the configuration again; what is wrong with it changes nothing."""
         try:
             settings, ignored = config.merged(self.config, self._reload())
-            await self._listen_on(settings)
+            await self.listening.apply(settings)
             await self._load_name(settings)
             await self._create_missing(settings)
         except HiveError as error:
@@ -301,39 +270,15 @@ class Daemon:
         self.peers.kick()
         log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)
 
-    # What the dialer asks
+    # What the dialer and the proxies ask
 
     def _is_known(self, peer_id: str, network: str) -> bool:
         return self.sync.get(network, peer_id) is not None
 
-    def _addresses_of(self, peer_id: str) -> list[str]:
-        found: list[str] = []
-        for network in self.membership.keys:
-            record = self.sync.get(network, peer_id)
-            found += record.addresses if record else []
-        return [*found, *self._book.addresses.get(peer_id, [])]
-
-    def _networks_of(self, peer_id: str) -> list[str]:
-        return [
-            n
-            for n in self.membership.keys
-            if self._is_known(peer_id, n)
-            or ((r := self._book.registrations.get((peer_id, n))) is not None and r.refused < 3)
-        ]
-
-    def _wanted(self) -> dict[str, bool]:
-        members = {r.peer_id for n in self.membership.keys for r in self.sync.visible(n)}
-        wanted = dict.fromkeys(neighbours(members, self.peers.links.keys(), self._random), False)
-        wanted |= {peer_id: True for peer_id, _ in self._book.registrations}
-        wanted |= {item.row.peer_id: True for item in self.reconciler.running.values()}
-        return {
-            p: v for p, v in wanted.items() if p != self.identity.peer_id and not self._book.is_blocked(p)
-        }
-
     def _refused(self, peer_id: str, network: str, count: int) -> None:
         registration = self._book.registrations.get((peer_id, network))
         if registration is not None:
-            self._book.registrations[peer_id, network] = Registration(peer_id, network, count)
+            self._book.register(peer_id, network, count)
             self._soon(self.networks.register, peer_id, network, count)
 
     async def _open_stream(self, peer_id: str, network: str, protocol: str) -> MuxedStream:
@@ -384,8 +329,7 @@ class Daemon:
         contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
         await self.peer_store.contacted(contacts)
         for peer_id, when in contacts.items():
-            known = self._book.peers.get(peer_id) or Peer(peer_id, None, False, None)
-            self._book.peers[peer_id] = Peer(peer_id, known.alias, known.blocked, when)
+            self._book.peers[peer_id] = replace(self._book.peer(peer_id), last_contact=when)
         self.peers.contacts.clear()
 
 
@@ -396,23 +340,6 @@ async def _identity(keys: IdentityKeys) -> Identity:
         seed = secrets.token_bytes(SEED_BYTES)
         await keys.save(seed, Identity.from_seed(seed).peer_id)
     return Identity.from_seed(seed)
-
-
-def _default_listen(port: int) -> tuple[str, ...]:
-    wildcards = [f"/ip4/0.0.0.0/tcp/{port}"]
-    if _has_ipv6():
-        wildcards.append(f"/ip6/::/tcp/{port}")
-    return tuple(wildcards)
-
-
-def _has_ipv6() -> bool:
-    """Whether the kernel has IPv6 now (it may be compiled in and switched off)."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-            sock.bind(("::", 0))
-    except OSError:
-        return False
-    return True
 
 
 def _raise_file_limit() -> None:

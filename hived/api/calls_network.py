@@ -21,7 +21,6 @@ from ..schema import (
 )
 from ..schema import Node as NodeRow
 from ..store.networks import Registration
-from ..store.peers import Peer
 from ..transport.muxstream import MuxedStream
 from . import remote
 from .auth import Caller
@@ -66,8 +65,7 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
     await node.networks.remove(name)
     node.membership.drop_network(name)
     node.sync.drop_network(name)
-    node.book.created.pop(name, None)
-    node.book.registrations = {key: r for key, r in node.book.registrations.items() if r.network != name}
+    node.book.leave(name)
     await node.proxies.reconcile()
     node.peers.refresh()
     node.notify()
@@ -138,12 +136,7 @@ async def forget_node(node: Node, caller: Caller, node_ref: str) -> Done:
         )
     await node.peer_store.forget(peer_id)
     await node.sync.hide(peer_id)
-    node.book.registrations = {key: r for key, r in node.book.registrations.items() if r.peer_id != peer_id}
-    node.book.addresses.pop(peer_id, None)
-    node.book.owners = {name: owner for name, owner in node.book.owners.items() if owner != peer_id}
-    stored = node.book.peers.get(peer_id)
-    if stored:
-        node.book.peers[peer_id] = replace(stored, alias=None, last_contact=None)
+    node.book.forget(peer_id)
     node.host.close_peer(peer_id)
     node.peers.refresh()
     node.notify()
@@ -161,8 +154,7 @@ async def set_alias(node: Node, caller: Caller, node_ref: str, body: SetAlias) -
                 f"setting alias {body.alias} failed", f"node {taken[0]} has that name", "Choose another"
             )
     await node.peer_store.set_alias(peer_id, body.alias)
-    stored = node.book.peers.get(peer_id) or Peer(peer_id, None, False, None)
-    node.book.peers[peer_id] = replace(stored, alias=body.alias)
+    node.book.peers[peer_id] = replace(node.book.peer(peer_id), alias=body.alias)
     node.notify()
     return Done()
 
@@ -180,8 +172,7 @@ async def unblock_node(node: Node, caller: Caller, node_ref: str) -> Done:
 async def _block(node: Node, node_ref: str, blocked: bool) -> Done:
     peer_id = _other(node, node_ref, "blocking" if blocked else "unblocking")
     await node.peer_store.set_blocked(peer_id, blocked)
-    stored = node.book.peers.get(peer_id) or Peer(peer_id, None, False, None)
-    node.book.peers[peer_id] = replace(stored, blocked=blocked)
+    node.book.peers[peer_id] = replace(node.book.peer(peer_id), blocked=blocked)
     if blocked:
         node.host.close_peer(peer_id)
     node.peers.refresh()

@@ -11,6 +11,7 @@ import trio
 
 from ..config import Config
 from ..errors import HiveError, not_found, usage
+from ..overlay.book import Book
 from ..overlay.host import Host
 from ..overlay.identity import Identity
 from ..overlay.membership import Membership
@@ -19,8 +20,7 @@ from ..overlay.peers import Peers
 from ..overlay.sync import Sync
 from ..proxy.reconciler import Reconciler
 from ..store.admins import Admins
-from ..store.networks import Networks, Registration
-from ..store.peers import Peer
+from ..store.networks import Networks
 from ..store.peers import Peers as PeerStore
 from .auth import Auth
 
@@ -30,21 +30,6 @@ def rfc3339(when: float | None) -> str | None:
     if when is None:
         return None
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass
-class Book:
-    """The store's small tables as they are in memory; whoever writes the store writes here too."""
-
-    created: dict[str, float] = field(default_factory=dict)
-    peers: dict[str, Peer] = field(default_factory=dict)
-    addresses: dict[str, list[str]] = field(default_factory=dict)
-    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-
-    def is_blocked(self, peer_id: str) -> bool:
-        peer = self.peers.get(peer_id)
-        return peer is not None and peer.blocked
 
 
 @dataclass

@@ -9,7 +9,6 @@ that move bytes and look at the clock.
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol
 
 import trio
 
@@ -22,11 +21,6 @@ from .session import PeerEndedError, Session
 _READ_BYTES = 128 * 1024
 _PIPE_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _DEFAULT_LIMITS = MuxLimits()
-
-
-class _TaskStatus(Protocol):
-    # trio.TaskStatus, which the trio-stubs that libp2p brings along do not know.
-    def started(self) -> None: ...
 
 
 class Muxer:
@@ -106,7 +100,7 @@ class Muxer:
 
     # Life
 
-    async def run(self, task_status: _TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until the connection ends; then close the pipe and set ``closed``.
 
         Never raises for what the network or the peer does. Cancelled, it closes without GoAway.
@@ -128,8 +122,7 @@ class Muxer:
             raise
         finally:
             self._end("cancelled", None)
-            with trio.move_on_after(self._limits.close_timeout) as scope:
-                scope.shield = True
+            with trio.move_on_after(self._limits.close_timeout, shield=True):
                 await self._close_pipe()
             self._set_closed()
 
@@ -150,10 +143,11 @@ class Muxer:
                 raise
             return
         # run() will find nothing to do.
-        with trio.move_on_after(self._limits.close_timeout):
-            await self._close_pipe()
-        self._set_closed()
-        await trio.lowlevel.checkpoint()
+        try:
+            with trio.move_on_after(self._limits.close_timeout):
+                await self._close_pipe()
+        finally:
+            self._set_closed()
 
     def _end(self, why: str, code: int | None) -> None:
         """The end begins; the first reason counts. ``code``: of the GoAway to send, None for none."""

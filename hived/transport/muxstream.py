@@ -109,9 +109,9 @@ class MuxedStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Half-close: the peer reads to the end of what was sent, then EOF. Receiving goes on."""
+        await trio.lowlevel.checkpoint()
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint()
         if not self.sent_fin or self._closed:
             self._check_sendable()
             self._finish()

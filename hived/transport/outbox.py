@@ -4,7 +4,7 @@ Everything here can leave at once: bytes are taken from a stream's send window b
 come here. So the writer knows of no windows, and a stream whose peer does not read
 holds nothing here that others would wait for.
 
-Order: pings, then window updates and resets, then short messages, then bulk; within a
+Order: pings, then resets and window updates, then short messages, then bulk; within a
 class round-robin by frame. Short messages first is what keeps a terminal alive beside an
 upload (findings/data-plane.md, "pull scheduling").
 """
@@ -166,14 +166,15 @@ class Outbox:
         while self._pongs:
             parts.append(header(PING, ACK, 0, self._pongs.popleft()))
         room -= HEADER_BYTES * len(parts)
+        # Before any SYN: the new stream may be the one that takes the place of the reset one.
+        while self._resets and room >= HEADER_BYTES:
+            stream_id, _ = self._resets.popitem(last=False)
+            parts.append(header(WINDOW_UPDATE, RST, stream_id, 0))
+            room -= HEADER_BYTES
         while self._control and room >= HEADER_BYTES:
             _, lane = self._control.popitem(last=False)
             parts.append(header(WINDOW_UPDATE, lane._flags, lane.stream_id, lane._credit))
             lane._flags = lane._credit = 0
-            room -= HEADER_BYTES
-        while self._resets and room >= HEADER_BYTES:
-            stream_id, _ = self._resets.popitem(last=False)
-            parts.append(header(WINDOW_UPDATE, RST, stream_id, 0))
             room -= HEADER_BYTES
         return room
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 import trio
 
+from .departed import Departed
 from .frames import (
     ACK,
     DATA,
@@ -29,9 +30,6 @@ from .frames import (
 from .limits import MuxLimits
 from .muxstream import MuxedStream
 from .outbox import Outbox
-
-# Of so many closed streams the IDs are kept, to tell late frames from wrong ones.
-_RECENT = 1024
 
 
 class PeerEndedError(Exception):
@@ -55,9 +53,7 @@ class Session:
         self._unacknowledged: set[int] = set()
         # Opened by the peer, not yet accepted.
         self._backlog: OrderedDict[int, MuxedStream] = OrderedDict()
-        # Closed by us but not by the peer.
-        self._lingering: OrderedDict[int, MuxedStream] = OrderedDict()
-        self._recent: OrderedDict[int, None] = OrderedDict()
+        self._departed = Departed(outbox, limits.lingering)
         self._windows = 0
         self.answered = trio.Event()
         self._ping_value = 0
@@ -119,7 +115,6 @@ class Session:
             stream.on_connection_lost(why)
         self.streams.clear()
         self._backlog.clear()
-        self._lingering.clear()
         self.openers.unpark_all()
 
     # What a stream does
@@ -135,25 +130,20 @@ class Session:
         """Our side of the stream ends behind what is queued."""
         self.outbox.finish(stream.lane)
         if stream.got_fin:
-            self._remove(stream)
+            self._forget(stream)
 
     def linger(self, stream: MuxedStream) -> None:
         """Nobody will read the stream, on which FIN is queued: wait for the peer's FIN."""
-        if self.streams.get(stream.id) is not stream:
-            return
-        self._remove(stream, lingers=True)
-        self._lingering[stream.id] = stream
-        if credit := stream.inbox.top_up():
-            self.outbox.control(stream.lane, credit=credit)
-        if len(self._lingering) > self.limits.lingering:
-            _, oldest = self._lingering.popitem(last=False)
-            self._reset_lingering(oldest)
+        if self.streams.get(stream.id) is stream:
+            self._remove(stream)
+            for evicted in self._departed.linger(stream):
+                self._acknowledged(evicted)
 
     def reset(self, stream: MuxedStream) -> None:
         """Send RST, and forget the stream and what waits of it."""
         if self.streams.get(stream.id) is stream:
             self.outbox.reset(stream.id, stream.lane)
-            self._remove(stream)
+            self._forget(stream)
 
     # What the peer does
 
@@ -177,15 +167,14 @@ class Session:
         flags = frame.flags
         if flags & SYN:
             self._on_syn(frame)
+        self._acknowledged(frame.stream_id)
         stream = self.streams.get(frame.stream_id)
         if stream is None:
             self._on_stray(frame)
             return
-        if frame.stream_id in self._unacknowledged:
-            self._acknowledged(frame.stream_id)
         if flags & RST:
             self.outbox.drop(stream.lane)
-            self._remove(stream)
+            self._forget(stream)
             stream.on_reset()
         elif frame.kind == DATA and (frame.length or frame.payload):
             if stream.got_fin:
@@ -198,13 +187,13 @@ class Session:
         if flags & FIN and not flags & RST and not stream.got_fin:
             stream.on_fin()
             if stream.sent_fin:
-                self._remove(stream)
+                self._forget(stream)
 
     def _on_syn(self, frame: Frame) -> None:
         stream_id = frame.stream_id
         if stream_id & 1 == self._parity:
             raise ProtocolError(f"the peer opened stream {stream_id}, a number of our side")
-        if stream_id in self.streams or stream_id in self._lingering or stream_id in self._recent:
+        if stream_id in self.streams or stream_id in self._departed:
             raise ProtocolError(f"stream {stream_id} was opened twice")
         if self.outbox.pending_resets > self.limits.pending_resets:
             raise ProtocolError("the peer opens streams and does not read that they are refused")
@@ -213,7 +202,7 @@ class Session:
             or len(self._backlog) >= self.limits.accept_backlog
         )
         if frame.flags & RST:
-            self._remember(stream_id)
+            self._departed.remember(stream_id)
         elif self.draining or full:
             self._refuse(stream_id)
         else:
@@ -223,37 +212,13 @@ class Session:
     def _on_stray(self, frame: Frame) -> None:
         """A frame for a stream that the application does not hold."""
         stream_id = frame.stream_id
-        stream = self._lingering.get(stream_id)
-        if stream is not None:
-            self._on_lingering(stream, frame)
-        elif stream_id in self._recent:
-            return  # On its way before the peer knew.
-        elif stream_id & 1 == self._parity and stream_id >= self._next_id:
+        if self._departed.on_frame(frame):
+            return
+        if stream_id & 1 == self._parity and stream_id >= self._next_id:
             raise ProtocolError(f"a frame on stream {stream_id}, which was never opened")
-        elif (
-            frame.kind == DATA
-            and not frame.flags & (RST | FIN)
-            and not frame.continues
-            and self.outbox.pending_resets <= self.limits.pending_resets
-        ):
+        stray = frame.kind == DATA and not frame.flags & (RST | FIN) and not frame.continues
+        if stray and self.outbox.pending_resets <= self.limits.pending_resets:
             self._refuse(stream_id)
-
-    def _on_lingering(self, stream: MuxedStream, frame: Frame) -> None:
-        if stream.id in self._unacknowledged:
-            self._acknowledged(stream.id)
-        if frame.flags & RST:
-            self.outbox.drop(stream.lane)
-        elif frame.kind == DATA:
-            stream.inbox.announce(frame.length)
-        # Half a window is what was on its way before the peer knew, and RST for that could
-        # destroy our last words in its hands. A peer with more to say has to be told.
-        excess = frame.kind == DATA and stream.inbox.allowed < stream.inbox.window // 2
-        if frame.flags & (FIN | RST) or excess:
-            del self._lingering[stream.id]
-            if excess and not frame.flags & (FIN | RST):
-                self._reset_lingering(stream)
-            else:
-                self._forget(stream.id)
 
     # The table
 
@@ -262,35 +227,26 @@ class Session:
         self._windows += INITIAL_WINDOW
         return stream
 
-    def _remove(self, stream: MuxedStream, lingers: bool = False) -> None:
+    def _remove(self, stream: MuxedStream) -> None:
         del self.streams[stream.id]
         self._backlog.pop(stream.id, None)
         self._windows -= stream.inbox.window
         if stream.id & 1 == self._parity:
             self._ours -= 1
             self.openers.unpark()
-        if not lingers:
-            self._forget(stream.id)
         if self.draining:
             self.outbox.wake()
 
+    def _forget(self, stream: MuxedStream) -> None:
+        self._remove(stream)
+        self._acknowledged(stream.id)
+        self._departed.remember(stream.id)
+
     def _refuse(self, stream_id: int) -> None:
         self.outbox.reset(stream_id)
-        self._remember(stream_id)
-
-    def _reset_lingering(self, stream: MuxedStream) -> None:
-        self.outbox.reset(stream.id, stream.lane)
-        self._forget(stream.id)
-
-    def _forget(self, stream_id: int) -> None:
-        self._acknowledged(stream_id)
-        self._remember(stream_id)
-
-    def _remember(self, stream_id: int) -> None:
-        self._recent[stream_id] = None
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        self._departed.remember(stream_id)
 
     def _acknowledged(self, stream_id: int) -> None:
-        self._unacknowledged.discard(stream_id)
-        self.openers.unpark()
+        if stream_id in self._unacknowledged:
+            self._unacknowledged.discard(stream_id)
+            self.openers.unpark()

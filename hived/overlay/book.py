@@ -1,0 +1,96 @@
+"""What this node knows of its peers, in one place: the store's small tables in memory, beside the records.
+
+From it follow the dialer's wishes: whom to keep a connection to, where to dial it, what to join there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field, replace
+
+from ..store.networks import Registration
+from ..store.peers import Peer
+from .peers import MAX_REFUSED
+from .sync import Sync
+from .topology import neighbours
+
+
+@dataclass
+class Book:
+    """Whoever writes the store's tables writes here too. ``created``: network to epoch seconds.
+
+    ``addresses`` are those that the user gave, by peer; ``owners`` says who was first seen with a name.
+    """
+
+    created: dict[str, float] = field(default_factory=dict)
+    peers: dict[str, Peer] = field(default_factory=dict)
+    addresses: dict[str, list[str]] = field(default_factory=dict)
+    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def peer(self, peer_id: str) -> Peer:
+        """The stored row of a peer, or an empty one."""
+        return self.peers.get(peer_id) or Peer(peer_id, None, False, None)
+
+    def is_blocked(self, peer_id: str) -> bool:
+        return self.peer(peer_id).blocked
+
+    def register(self, peer_id: str, network: str, refused: int = 0) -> None:
+        self.registrations[peer_id, network] = Registration(peer_id, network, refused)
+
+    def forget(self, peer_id: str) -> None:
+        """Drop all but a block."""
+        self.registrations = {key: r for key, r in self.registrations.items() if r.peer_id != peer_id}
+        self.addresses.pop(peer_id, None)
+        self.owners = {name: owner for name, owner in self.owners.items() if owner != peer_id}
+        if peer_id in self.peers:
+            self.peers[peer_id] = replace(self.peers[peer_id], alias=None, last_contact=None)
+
+    def leave(self, network: str) -> None:
+        """Drop what is of one network."""
+        self.created.pop(network, None)
+        self.registrations = {key: r for key, r in self.registrations.items() if r.network != network}
+
+
+@dataclass(frozen=True)
+class DialPolicy:
+    """The answers to what the dialer asks (peers.Wishes), each time anew.
+
+    ``proxied`` are the peers behind proxies.
+    """
+
+    book: Book
+    sync: Sync
+    networks: Callable[[], Iterable[str]]
+    proxied: Callable[[], Iterable[str]]
+    own_peer_id: str
+    rng: random.Random = field(default_factory=random.Random)
+
+    def addresses(self, peer_id: str) -> list[str]:
+        """Where to dial a peer: what its records say, then what the user said."""
+        records = (self.sync.get(network, peer_id) for network in self.networks())
+        told = [address for record in records if record for address in record.addresses]
+        return [*told, *self.book.addresses.get(peer_id, [])]
+
+    def joins(self, peer_id: str) -> list[str]:
+        """The networks to try on a peer: those that its records name, or the user registered it for."""
+        return [network for network in self.networks() if self._may_join(peer_id, network)]
+
+    def _may_join(self, peer_id: str, network: str) -> bool:
+        if self.sync.get(network, peer_id) is not None:
+            return True
+        registration = self.book.registrations.get((peer_id, network))
+        return registration is not None and registration.refused < MAX_REFUSED
+
+    def wanted(self, linked: Set[str]) -> dict[str, bool]:
+        """Whom to keep a connection to; True where it is important: registered, or behind a proxy."""
+        members = {record.peer_id for network in self.networks() for record in self.sync.visible(network)}
+        wanted = dict.fromkeys(neighbours(members, linked, self.rng), False)
+        wanted |= {peer_id: True for peer_id, _ in self.book.registrations}
+        wanted |= dict.fromkeys(self.proxied(), True)
+        return {
+            peer_id: important
+            for peer_id, important in wanted.items()
+            if peer_id != self.own_peer_id and not self.book.is_blocked(peer_id)
+        }
