@@ -129,18 +129,10 @@ def run(**flags: Any) -> None:
 def check(**flags: Any) -> None:
     """Check the configuration and print what is in force, without secrets."""
     from . import config
-    from .api.passwords import decode_hash
-    from .overlay.addresses import parse_setting
-    from .overlay.identity import parse_identity
+    from .daemon import validate
 
     settings = config.load(flags)
-    for setting in ("listen", "announce"):
-        for text in getattr(settings, setting):
-            parse_setting(text, setting)
-    for text in settings.bootstrap:
-        parse_identity(text)
-    for admin in settings.admins:
-        decode_hash(admin.password)
+    validate(settings)
     click.echo(config.describe(settings))
 
 
@@ -148,15 +140,20 @@ def check(**flags: Any) -> None:
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the password from standard input.")
 def hash_password(from_stdin: bool) -> None:
     """Print hash_..., which stands for a password in --admin USER:hash_..."""
+    from . import config
     from .api import passwords
     from .errors import usage
 
     if from_stdin or not sys.stdin.isatty():
-        password = sys.stdin.readline().rstrip("\n")
+        try:
+            password = sys.stdin.readline().rstrip("\n")
+        except UnicodeDecodeError:
+            password = "\udcff"  # refused below
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    if not password:
-        raise usage("hashing the password failed", "it is empty", "Type one, or pipe it in")
+    if not password or not config.is_text(password):
+        why = "it is not UTF-8" if password else "it is empty"
+        raise usage("hashing the password failed", why, "Type one, or pipe it in")
     click.echo(passwords.encode_hash(passwords.hash_password(password)))
 
 

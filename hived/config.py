@@ -114,6 +114,8 @@ def _toml(path: Path, must_exist: bool) -> dict[str, Any]:
         raise usage(what, getattr(error, "strerror", None) or str(error), "Check the file") from None
     except tomllib.TOMLDecodeError as error:
         raise usage(what, str(error), "Correct that line") from None
+    except RecursionError:
+        raise usage(what, "it is nested too deeply", "Correct the file") from None
     for key, value in settings.items():
         if key not in (*_LISTS, *_STRINGS):
             raise usage(
@@ -127,6 +129,8 @@ def _toml(path: Path, must_exist: bool) -> dict[str, Any]:
                 raise usage(what, f"{key} is not a list of strings", f'Write {key} = ["..."]')
         elif not isinstance(value, str):
             raise usage(what, f"{key} is not a string", f'Write {key} = "..."')
+        if any("\0" in item for item in settings[key]):
+            raise usage(what, f"{key} holds a zero character", "Take it out")
     return settings
 
 
@@ -188,9 +192,20 @@ def parse_secret(key: str, text: str) -> Secret:
         raise usage(what, f"{name!r} has no password", f"Write --{key} NAME:PASSWORD")
     if not check_name(name):
         raise usage(what, f"{name!r} is no valid name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
+    if not is_text(password):
+        raise usage(what, f"the password of {name!r} is not UTF-8", "Take another one")
     if len(password) > 1024:
         raise usage(what, f"the password of {name!r} is longer than 1024 characters", "Take a shorter one")
     return Secret(name, password)
+
+
+def is_text(text: str) -> bool:
+    """Whether what came from argv, a file or a terminal was UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check(config: Config) -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import secrets
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +18,7 @@ from . import __version__, config, logs
 from .api import server
 from .api.auth import Auth
 from .api.node import Node
-from .api.passwords import HashingThread
+from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
 from .config import Config
 from .errors import HiveError
@@ -26,7 +27,7 @@ from .overlay.book import Book, DialPolicy
 from .overlay.host import Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
 from .overlay.identity import SEED_BYTES, Identity, parse_identity
-from .overlay.listening import Listening
+from .overlay.listening import Listening, check_addresses
 from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
 from .overlay.peers import Peers, Wishes
@@ -255,6 +256,7 @@ class Daemon:
         """Read the configuration again; what is wrong with it changes nothing."""
         try:
             settings, ignored = config.merged(self.config, self._reload())
+            validate(settings)
             await self.listening.apply(settings)
             await self._load_name(settings)
             await self._create_missing(settings)
@@ -288,8 +290,15 @@ class Daemon:
 
     def _soon(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Write to the store without making the event that told us wait for it."""
+
+        async def write() -> None:
+            try:
+                await function(*arguments)
+            except (HiveError, sqlite3.Error) as error:
+                log.warning("keeping a change failed", why=error)
+
         if self._tasks is not None:
-            self._tasks.start_soon(function, *arguments)
+            self._tasks.start_soon(write)
 
     def _notify(self) -> None:
         self.node.notify()
@@ -349,10 +358,20 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def validate(settings: Config) -> None:
+    """Read all of a configuration before any of it is put in force. Raises HiveError (usage)."""
+    check_addresses(settings)
+    for text in settings.bootstrap:
+        parse_identity(text)
+    for admin in settings.admins:
+        decode_hash(admin.password)
+
+
 def main(settings: Config, reload: Callable[[], Config]) -> int:
     """Run the daemon; its exit code."""
     logs.setup(settings.log_level, settings.log_format)
     try:
+        validate(settings)
         trio.run(Daemon(settings, reload).run)
     except* HiveError as group:
         error = group.exceptions[0]

@@ -24,7 +24,8 @@ from ..errors import HiveError, Kind, usage
 PREFIX = "hash_"
 MAX_WAITING = 32
 _NICE = 10
-_MAX_MEMORY_KIB = 1024 * 1024
+# Memory (KiB), passes and lanes of a hash that an admin brings along.
+_MAX_COSTS = (1024 * 1024, 64, 64)
 
 
 def hash_password(password: str) -> str:
@@ -64,9 +65,10 @@ def decode_hash(text: str) -> str | None:
         return None
     try:
         parameters = argon2.extract_parameters(phc)
-        if parameters.memory_cost > _MAX_MEMORY_KIB:
+        costs = (parameters.memory_cost, parameters.time_cost, parameters.parallelism)
+        if not phc.isascii() or any(cost > most for cost, most in zip(costs, _MAX_COSTS, strict=True)):
             raise InvalidHashError
-    except InvalidHashError:
+    except (InvalidHashError, ValueError):
         raise usage(
             "reading the password hash failed", "it is no Argon2 hash", "Make one with: hived hash-password"
         ) from None

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from .routes import ROUTES, Route, Shape, find, invoke
 log = Log("hived.api")
 
 MAX_CLIENTS = 256
+# A user who is not hived's cannot take all places from those who are.
+MAX_CLIENTS_OF_ONE = 128
 SOCKET_MODE = 0o660
 _BACKLOG = 256
 _LINES = "application/jsonl"
@@ -43,6 +46,7 @@ class Server:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._clients = trio.CapacityLimiter(MAX_CLIENTS)
+        self._by_uid: Counter[int | None] = Counter()
         self._openapi: bytes | None = None
 
     # The doors
@@ -72,10 +76,20 @@ class Server:
     async def _serve_local(self, stream: trio.SocketStream, token: object) -> None:
         try:
             credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            _, uid, _ = struct.unpack("3i", credentials)
-            await self._serve(stream, Caller(uid=uid))
+            caller = Caller(uid=struct.unpack("3i", credentials)[1])
+            if not caller.owns_node and self._by_uid[caller.uid] >= MAX_CLIENTS_OF_ONE:
+                log.warning("too many clients of one user", uid=caller.uid)
+                return
+            self._by_uid[caller.uid] += 1
+            try:
+                await self._serve(stream, caller)
+            finally:
+                self._by_uid[caller.uid] -= 1
         except OSError as error:
             log.debug("a client vanished", why=error)
+        except Exception:
+            # A defect that one client met is not the others' end.
+            log.exception("serving a client failed")
         finally:
             self._clients.release_on_behalf_of(token)
             with trio.CancelScope(shield=True):
@@ -119,7 +133,7 @@ class Server:
         route, parameters = find(request.method, parts.path)
         caller = await self._node.auth.identify(caller, _token(request))
         route.access.check(caller)
-        watch = query.pop("watch", "false") == "true" and route.shape is Shape.WATCH
+        watch = route.shape is Shape.WATCH and _flag(query, "watch")
         unknown = set(query) - set(route.query)
         if unknown:
             raise usage(
@@ -267,6 +281,14 @@ async def _problem(http: HttpConnection, error: HiveError) -> None:
     except Exception as failure:
         # The answer had begun, or h11 holds the connection for broken: only closing is left.
         raise ClientGoneError(str(failure)) from failure
+
+
+def _flag(query: dict[str, str], name: str) -> bool:
+    """Take a true or false out of the query."""
+    value = query.pop(name, "false")
+    if value not in ("true", "false"):
+        raise usage("reading the request failed", f"{name} is {value!r}", "Write true or false")
+    return value == "true"
 
 
 def _token(request: Request) -> str | None:

@@ -34,9 +34,7 @@ class Listening:
 
         Where nobody named a port and the default one is taken, a free port is chosen once, and kept.
         """
-        for setting, texts in (("listen", config.listen), ("announce", config.announce)):
-            for text in texts:
-                parse_setting(text, setting)
+        check_addresses(config)
         if config.listen_named:
             self._host.listen(config.listen)
         else:
@@ -71,6 +69,13 @@ class Listening:
             f"port {DEFAULT_PORT} is taken, and no free one was found",
             "Name one: --listen /ip4/0.0.0.0/tcp/PORT",
         )
+
+
+def check_addresses(config: Config) -> None:
+    """Raises HiveError (usage) for the first malformed address of ``listen`` and ``announce``."""
+    for setting, addresses in (("listen", config.listen), ("announce", config.announce)):
+        for address in addresses:
+            parse_setting(address, setting)
 
 
 def _everywhere(port: int) -> Sequence[str]:

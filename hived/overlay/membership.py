@@ -186,9 +186,9 @@ class Membership:
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
         ours = await self._run(partial(JoinHandshake, key, binding, opener=False))
-        await self._run(partial(ours.finish, hello.share))
-        await send(stream, Answer(share=ours.share))
         try:
+            await self._run(partial(ours.finish, hello.share))
+            await send(stream, Answer(share=ours.share))
             proof = (await receive(stream, Confirm, _LIMIT)).proof
         except BaseException:
             # Whoever stops here has seen what a wrong guess shows: it counts as one.

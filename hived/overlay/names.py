@@ -30,15 +30,14 @@ class Names:
 
     def resolve(self, text: str) -> str:
         """The one peer that ``text`` means. Raises HiveError: not_found, or usage when several fit."""
+        # First, for no node may pass for another by taking its peer ID for a name.
+        if is_peer_id(text):
+            return text
         for peer_id, alias in self.aliases.items():
             if alias == text:
                 return peer_id
         named = [peer_id for peer_id in self.claimed if self.shown(peer_id) == text]
-        if len(named) == 1:
-            return named[0]
-        if is_peer_id(text):
-            return text
-        matches = named or self._parts(text)
+        matches = list(dict.fromkeys([*named, *self._parts(text)]))
         if len(matches) == 1:
             return matches[0]
         what = f"finding node {text} failed"

@@ -211,6 +211,9 @@ class Peers:
                     await link.changed.wait()
         if not await self._join_all(link, connection):
             return self._back_off(link)
+        if connection.initiator and not connection.usable:
+            # Nothing (any more) to join there: a connection of ours that serves nobody.
+            self._host.close_soon(connection)
         link.backoff = FIRST_RETRY
         return float("inf")
 

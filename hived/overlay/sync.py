@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterable
 
@@ -16,6 +17,7 @@ import msgspec
 import trio
 
 from .. import __version__
+from ..errors import HiveError
 from ..logs import Log
 from ..store.records import Records, StoredRecord
 from ..transport.muxstream import MuxedStream
@@ -23,6 +25,7 @@ from .host import STREAM_ERRORS, Connection
 from .identity import Identity
 from .membership import Membership
 from .networkkeys import network_id
+from .quota import Introductions
 from .records import NodeRecord, SignedRecord, sign, verify
 from .wire import Message, ProtocolError, receive, send
 
@@ -31,7 +34,7 @@ log = Log("hived.overlay.sync")
 SYNC = "/hive/sync/1.0.0"
 ROUND_SECONDS = 30.0
 EXCHANGE_SECONDS = 20.0
-BATCH = 128
+BATCH = 64
 MAX_RECORDS = 10_000
 _MAX_DIGEST = 1024 * 1024
 _MAX_RECORDS_BYTES = 2 * 1024 * 1024
@@ -68,6 +71,7 @@ class Sync:
         self._identity = identity
         self._membership = membership
         self._store = store
+        self._introductions = Introductions()
         self._nonce = os.urandom(8)
         self._name = ""
         self._addresses: list[str] = []
@@ -153,19 +157,31 @@ class Sync:
             return
         known = self.records.setdefault(network, {})
         newer: dict[str, SignedRecord] = {}
+        dropped = 0
         for item in signed:
-            author, best = (
-                item.record.peer_id,
-                newer.get(item.record.peer_id) or known.get(item.record.peer_id),
+            author = item.record.peer_id
+            best = newer.get(author) or known.get(author)
+            if best is not None and item.record.seq <= best.record.seq:
+                continue
+            if best is None and not self._has_room(network, author, len(known) + len(newer), source):
+                dropped += 1
+                continue
+            newer[author] = item
+        if dropped and source is not None:
+            log.warning(
+                "a member made too many nodes known at once",
+                network=network,
+                peer=source.peer_id,
+                dropped=dropped,
             )
-            if best is None and len(known) + len(newer) >= MAX_RECORDS:
-                log.warning("too many records; one was dropped", network=network, peer=author)
-            elif best is None or item.record.seq > best.record.seq:
-                newer[author] = item
         if not newer:
             return
         rows = [StoredRecord(network, a, s.record.seq, s.envelope, 0.0, False) for a, s in newer.items()]
-        await self._store.put(rows)
+        try:
+            await self._store.put(rows)
+        except sqlite3.IntegrityError:
+            log.debug("records came for a network that is being left", network=network)
+            return
         fresh: list[bytes] = []
         for author, item in newer.items():
             best = known.get(author)
@@ -179,6 +195,14 @@ class Sync:
             for connection in self._membership.members(network):
                 if connection is not source:
                     self._nursery.start_soon(self._push, connection, network, fresh)
+
+    def _has_room(self, network: str, author: str, known: int, source: Connection | None) -> bool:
+        """Whether a new author may be added: 10,000 in a network, and not too many from one member."""
+        if known >= MAX_RECORDS:
+            return False
+        if source is None:
+            return True
+        return self._introductions.allow(network, source.peer_id, author, time.monotonic())
 
     async def _take(self, network: str, envelopes: list[bytes], source: Connection) -> None:
         signed: list[SignedRecord] = []
@@ -220,7 +244,7 @@ class Sync:
                     await stream.receive_some(1)
                 finally:
                     stream.reset()
-        except STREAM_ERRORS as error:
+        except (*STREAM_ERRORS, HiveError) as error:
             log.debug("a push failed", network=network, peer=connection.peer_id, why=error)
 
     async def _round(self, connection: Connection, network: str) -> None:
@@ -236,7 +260,7 @@ class Sync:
                     await stream.receive_some(1)
                 finally:
                     stream.reset()
-        except STREAM_ERRORS as error:
+        except (*STREAM_ERRORS, HiveError) as error:
             log.debug("a sync round failed", network=network, peer=connection.peer_id, why=error)
 
     async def serve(self, stream: MuxedStream, connection: Connection) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +19,9 @@ from ..transport.muxstream import MuxedStream
 from .header import Verdict, receive_verdict
 
 CHUNK = 65536
+GONE_SECONDS = 1.0
+# netinet/tcp.h
+_TCP_CLOSE = 7
 _ENDED = (trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError)
 
 
@@ -30,18 +34,21 @@ class Counters:
     bytes_in: int = 0
     bytes_out: int = 0
     last_error: str | None = None
+    on_change: Callable[[], None] = field(default=lambda: None, repr=False)
     _ended: trio.Event = field(default_factory=trio.Event, repr=False)
 
     def begin(self) -> None:
         """A connection begins."""
         self.connections += 1
         self.total += 1
+        self.on_change()
 
     def end(self) -> None:
         """A connection has ended."""
         self.connections -= 1
         self._ended.set()
         self._ended = trio.Event()
+        self.on_change()
 
     async def idle(self) -> None:
         """Wait until no connection is left."""
@@ -73,13 +80,21 @@ async def join(
     the tunnel's first byte is ingress's verdict; RefusedError when that is not OPEN.
     """
     refused: list[Verdict] = []
-    clean = False
+    open_halves = 2
+
+    def half_ended() -> None:
+        nonlocal open_halves
+        open_halves -= 1
+        if not open_halves:
+            nursery.cancel_scope.cancel()
 
     async def outward() -> None:
         while data := await local.receive_some(CHUNK):
             await tunnel.send_all(data)
             counters.bytes_out += len(data)
         await tunnel.send_eof()
+        half_ended()
+        await _wait_gone(local)
 
     async def inward() -> None:
         if await_verdict:
@@ -91,17 +106,18 @@ async def join(
             await local.send_all(data)
             counters.bytes_in += len(data)
         await local.send_eof()
+        half_ended()
+        await tunnel.wait_broken()
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(inward)
-            await outward()
-        clean = True
+            nursery.start_soon(outward)
     except* _ENDED:
         pass
     finally:
         # The order matters to the eyes of the peers: a half that broke must not look like an end.
-        if clean:
+        if not open_halves:
             local.socket.close()
         else:
             abort(local)
@@ -110,3 +126,14 @@ async def join(
             await trio.aclose_forcefully(tunnel)
     if refused:
         raise RefusedError(refused[0])
+
+
+async def _wait_gone(local: trio.SocketStream) -> None:
+    """Raise BrokenResourceError once the peer of a connection that it has half-closed is gone.
+
+    Nothing is readable then any more, and a write that would fail may never come: the kernel's state of
+    the connection (tcp(7), TCP_INFO) is all there is, and no event tells of it.
+    """
+    while local.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:  # noqa: ASYNC110
+        await trio.sleep(GONE_SECONDS)
+    raise trio.BrokenResourceError("the connection was reset")

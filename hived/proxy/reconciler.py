@@ -74,7 +74,7 @@ class Reconciler:
                     if proxy_id not in wanted:
                         del self.running[proxy_id]
             for proxy_id, row in wanted.items():
-                item = self.running.setdefault(proxy_id, Running(row))
+                item = self.running.setdefault(proxy_id, Running(row, Counters(on_change=self._on_change)))
                 if item.row != row:
                     item.row = row
                 if row.enabled and item.scope is None and not self._stopping:

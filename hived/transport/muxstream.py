@@ -47,6 +47,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self._receiving = False
         self._send_error: str | None = None
         self._receive_error: str | None = None
+        self._broken = trio.Event()
         self._sender = trio.lowlevel.ParkingLot()
         self._receiver = trio.lowlevel.ParkingLot()
 
@@ -175,6 +176,14 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         if credit:
             session.outbox.control(self.lane, credit=credit)
 
+    async def wait_broken(self) -> None:
+        """Wait for a reset by the peer or the loss of the connection; BrokenResourceError then.
+
+        For whoever neither sends nor receives any more and would not learn of it otherwise.
+        """
+        await self._broken.wait()
+        raise trio.BrokenResourceError(self._send_error or "the stream was reset")
+
     # Ending
 
     async def aclose(self) -> None:
@@ -243,6 +252,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     def _break(self, why: str, *, receiving: bool) -> None:
         self.was_reset = True
         self._send_error = why
+        self._broken.set()
         if receiving:
             self._receive_error = why
             self.inbox.clear()

@@ -51,7 +51,9 @@ class LogReader:
     lines: list[str] = field(default_factory=list)
     _new: threading.Condition = field(default_factory=threading.Condition)
 
-    def follow(self, process: subprocess.Popen[str]) -> None:
+    def follow(self, process: subprocess.Popen[str]) -> threading.Thread:
+        """Read until the process has ended, and with it the thread."""
+
         def read() -> None:
             assert process.stderr is not None
             with self.path.open("a") as copy:
@@ -64,7 +66,9 @@ class LogReader:
             with self._new:
                 self._new.notify_all()
 
-        threading.Thread(target=read, daemon=True).start()
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
 
     def wait_for(
         self, text: str, seconds: float, after: int = 0, alive: Callable[[], bool] = lambda: True
@@ -94,7 +98,10 @@ class Node:
         self.env = environment(self.directory)
         self.log = LogReader(self.directory / "log")
         self.process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._before = 0
         self.listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+        self._peer_id = ""
 
     @property
     def socket(self) -> Path:
@@ -108,7 +115,10 @@ class Node:
     def start(self, *extra: str, wait: bool = True) -> Node:
         """Start hived; returns when it is ready."""
         assert self.process is None or self.process.poll() is not None
-        before = len(self.log.lines)
+        if self._reader is not None:
+            # So that no line of the former process is taken for one of the new.
+            self._reader.join()
+        self._before = len(self.log.lines)
         self.process = subprocess.Popen(
             self.command(*extra),
             env=self.env,
@@ -117,14 +127,18 @@ class Node:
             text=True,
             cwd=self.directory,
         )
-        self.log.follow(self.process)
+        self._reader = self.log.follow(self.process)
         if wait:
-            line = self.log.wait_for("hived: ready", START_SECONDS, before, self.is_alive)
-            # The port stays over restarts, as that of a real node does.
-            listening = line.split("listen=", 1)[1].strip().strip('"').split()
-            if self.listen == ("/ip4/127.0.0.1/tcp/0",):
-                self.listen = tuple(listening[:1])
+            self.ready()
         return self
+
+    def ready(self) -> None:
+        """Wait until the hived that was started last is ready."""
+        line = self.log.wait_for("hived: ready", START_SECONDS, self._before, self.is_alive)
+        # The port stays over restarts, as that of a real node does.
+        listening = line.split("listen=", 1)[1].strip().strip('"').split()
+        if self.listen == ("/ip4/127.0.0.1/tcp/0",):
+            self.listen = tuple(listening[:1])
 
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -165,7 +179,9 @@ class Node:
 
     @property
     def peer_id(self) -> str:
-        return str(self.json("id")["peer_id"])
+        # Asked for once: it stays as long as the data directory does.
+        self._peer_id = self._peer_id or str(self.json("id")["peer_id"])
+        return self._peer_id
 
     @property
     def identity(self) -> str:
@@ -240,6 +256,8 @@ class Node:
                     self.process.wait(8)
                 if self.is_alive():
                     self.kill()
+            if self._reader is not None:
+                self._reader.join()
             if self.process.stderr is not None:
                 self.process.stderr.close()
 
@@ -284,8 +302,7 @@ def cluster(directory: Path, *names: str) -> Iterator[list[Node]]:
         for node in nodes:
             node.start(wait=False)
         for node in nodes:
-            line = node.log.wait_for("hived: ready", START_SECONDS, 0, node.is_alive)
-            node.listen = tuple(line.split("listen=", 1)[1].strip().strip('"').split()[:1])
+            node.ready()
         yield nodes
     finally:
         for node in nodes:

@@ -1,0 +1,23 @@
+"""Fixtures of the overlay's tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.overlay.parties import Logged
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What hived logs; a defect (a traceback) fails the test."""
+    handler, log = Logged(), logging.getLogger("hived")
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    yield handler
+    log.removeHandler(handler)
+    log.setLevel(before)
+    assert handler.defects == []

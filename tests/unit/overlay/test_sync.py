@@ -1,0 +1,252 @@
+"""Records between real nodes with real stores: pushed, repaired, forwarded, and nothing forged believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trio.testing import trio_test
+
+from hived.overlay.host import STREAM_ERRORS
+from hived.overlay.networkkeys import network_id
+from hived.overlay.records import SignedRecord
+from hived.overlay.sync import BATCH, SYNC, Batch, Digest, Open
+from hived.overlay.wire import receive, send
+from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, synced, until
+
+
+def name_of(one: Party, other: Party | str, network: str = NETWORK) -> str | None:
+    """What ``one`` believes that the other is called."""
+    record = one.records.get(network, other if isinstance(other, str) else other.peer_id)
+    return record.name if record else None
+
+
+async def publish(one: Party, name: str, *networks: str) -> None:
+    await one.records.publish(name, [one.address], networks or [NETWORK])
+
+
+async def push(sender: Party, receiver: Party, envelopes: list[bytes], network: str = NETWORK) -> None:
+    """Send a batch as a member does; returns when the other side has taken or refused it."""
+    connection = sender.host.find(receiver.peer_id, network)
+    assert connection is not None
+    stream = await connection.open_stream(SYNC)
+    await send(stream, Open(network=network_id(network)))
+    await send(stream, Batch(records=envelopes))
+    await stream.send_eof()
+    try:
+        while await stream.receive_some():
+            pass
+    except STREAM_ERRORS:
+        pass
+
+
+@trio_test
+async def test_a_change_is_pushed_to_connected_members(tmp_path: Path, logged: Logged) -> None:
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await alice.joined(bob)
+        await publish(alice, "alpha")
+        await until(lambda: name_of(bob, alice) == "alpha")
+        await publish(alice, "omega")
+        await until(lambda: name_of(bob, alice) == "omega")
+        assert name_of(alice, bob) is None
+
+
+@trio_test
+async def test_a_join_exchanges_what_both_know(tmp_path: Path, logged: Logged) -> None:
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await publish(alice, "alpha")
+        await publish(bob, "beta")
+        await alice.joined(bob)
+        await until(lambda: name_of(bob, alice) == "alpha" and name_of(alice, bob) == "beta")
+        assert [r.name for r in bob.records.visible(NETWORK)].count("alpha") == 1
+
+
+@trio_test
+async def test_others_carry_a_record_on(tmp_path: Path, logged: Logged) -> None:
+    """Carol is not connected to Alice; Bob forwards, and the envelope proves it is Alice's."""
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob, synced("c", tmp_path) as carol:
+        await alice.joined(bob)
+        await carol.joined(bob)
+        await publish(alice, "alpha")
+        await until(lambda: name_of(carol, alice) == "alpha")
+        assert carol.host.find(alice.peer_id) is None
+
+
+@trio_test
+async def test_more_than_a_batch(tmp_path: Path, logged: Logged) -> None:
+    from hived.overlay.identity import Identity
+    from hived.overlay.records import NodeRecord, sign
+
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        many: list[SignedRecord] = []
+        for number in range(BATCH + 5):
+            author = Identity.from_seed(number.to_bytes(32, "big"))
+            record = NodeRecord(
+                network=network_id(NETWORK), peer_id=author.peer_id, name=f"n{number}", seq=1, issued=1.0
+            )
+            many.append(sign(record, author.key_pair))
+        await alice.records._keep(NETWORK, many, None)
+        await alice.joined(bob)
+        await until(lambda: len(list(bob.records.visible(NETWORK))) == len(many))
+
+
+@trio_test
+async def test_records_are_there_after_a_restart(tmp_path: Path, logged: Logged) -> None:
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await alice.joined(bob)
+        await publish(alice, "alpha")
+        await until(lambda: name_of(bob, alice) == "alpha")
+    async with synced("b", tmp_path) as bob:
+        assert name_of(bob, alice.peer_id) == "alpha"
+
+
+@trio_test
+async def test_an_unchanged_record_is_not_signed_again(tmp_path: Path, logged: Logged) -> None:
+    async with synced("a", tmp_path) as alice:
+        await publish(alice, "alpha")
+        first = alice.records.get(NETWORK, alice.peer_id)
+        await publish(alice, "alpha")
+        second = alice.records.get(NETWORK, alice.peer_id)
+        assert first is not None
+        assert second is not None
+        assert first.seq == second.seq
+        await publish(alice, "omega")
+        third = alice.records.get(NETWORK, alice.peer_id)
+        assert third is not None
+        assert third.seq > first.seq
+
+
+# What a member may not do
+
+
+@trio_test
+async def test_forged_altered_and_foreign_records_are_refused_and_logged(
+    tmp_path: Path, logged: Logged
+) -> None:
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob, party("c") as eve:
+        await alice.joined(bob)
+        await eve.joined(bob)
+        await publish(alice, "alpha")
+        await until(lambda: name_of(bob, alice) == "alpha")
+        good = alice.record(2**50)
+        forged = eve.record(2**50, peer_id=alice.peer_id, name="evil")
+        altered = good.envelope.replace(
+            b"x" + alice.peer_id[-8:].encode(), b"y" + alice.peer_id[-8:].encode()
+        )
+        foreign = alice.record(2**50, network="other")
+        assert altered != good.envelope
+        for number, bad in enumerate((forged.envelope, altered, foreign.envelope, b"", b"x" * 9000), 1):
+            # Nothing else of such a batch is believed either.
+            await push(eve, bob, [eve.record(number).envelope, bad])
+            await until(lambda: len(logged.having("a member sent a bad record")) == number)  # noqa: B023
+            assert name_of(bob, alice) == "alpha"
+            assert name_of(bob, eve) is None
+        assert {fields["peer"] for fields in logged.having("a member sent a bad record")} == {eve.peer_id}
+        await push(eve, bob, [good.envelope])  # carried by another, but Alice's own word
+        await until(lambda: name_of(bob, alice) == "x" + alice.peer_id[-8:])
+
+
+@trio_test
+async def test_a_stale_record_changes_nothing(tmp_path: Path, logged: Logged) -> None:
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(10, name="new").envelope])
+        await push(alice, bob, [alice.record(9, name="old").envelope, alice.record(10, name="twin").envelope])
+        assert name_of(bob, alice) == "new"
+
+
+@trio_test
+async def test_a_non_member_gets_nothing(tmp_path: Path, logged: Logged) -> None:
+    """Neither before joining nor as a member of another network."""
+    async with synced("b", tmp_path) as bob, party("c", network="other") as eve:
+        await publish(bob, "beta")
+        connection = await eve.dial(bob)
+        with pytest.raises(STREAM_ERRORS):
+            await connection.open_stream(SYNC)
+        bob.membership.set_network("other", K)
+        await eve.membership.join(connection, "other")
+        stream = await connection.open_stream(SYNC)
+        await send(stream, Open(network=network_id(NETWORK), round=True))
+        await send(stream, Digest())
+        with pytest.raises(STREAM_ERRORS):
+            await receive(stream, Batch)
+        assert logged.having("no member was refused")
+
+
+@trio_test
+async def test_an_oversized_batch_is_refused(tmp_path: Path, logged: Logged) -> None:
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(n).envelope for n in range(1, BATCH + 2)])
+        assert name_of(bob, alice) is None
+
+
+# A node and its own past
+
+
+@trio_test
+async def test_a_node_jumps_past_its_own_older_life(tmp_path: Path, logged: Logged) -> None:
+    """After a restored backup the others know a higher sequence: the node publishes above it."""
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await publish(alice, "alpha")
+        await bob.records._keep(NETWORK, [alice.record(2**51, name="past")], None)
+        await alice.joined(bob)
+        await until(lambda: name_of(bob, alice) == "alpha")
+        now = alice.records.get(NETWORK, alice.peer_id)
+        assert now is not None
+        assert now.seq == 2**51 + 1
+    assert logged.having("older life")
+
+
+@trio_test
+async def test_a_forgotten_node_is_hidden_until_it_says_something_newer(
+    tmp_path: Path, logged: Logged
+) -> None:
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(10).envelope])
+        await bob.records.hide(alice.peer_id)
+        assert name_of(bob, alice) is None
+        assert alice.peer_id not in [r.peer_id for r in bob.records.visible(NETWORK)]
+        await push(alice, bob, [alice.record(10).envelope])
+        assert name_of(bob, alice) is None
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        assert name_of(bob, alice) is None
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(11).envelope])
+        assert name_of(bob, alice) is not None
+
+
+@trio_test
+async def test_a_left_network_takes_no_more_records(tmp_path: Path, logged: Logged) -> None:
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        await publish(bob, "beta")
+        bob.membership.drop_network(NETWORK)
+        bob.records.drop_network(NETWORK)
+        assert list(bob.records.visible(NETWORK)) == []
+        await bob.records._keep(NETWORK, [alice.record(1)], None)
+        assert list(bob.records.visible(NETWORK)) == []
+
+
+@trio_test
+async def test_a_record_that_comes_while_the_network_is_left(tmp_path: Path, logged: Logged) -> None:
+    """The row is gone, the memberships not yet: a round at that moment must not end the node."""
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await publish(alice, "alpha")
+        assert bob.networks is not None
+        await bob.networks.remove(NETWORK)
+        connection = await bob.joined(alice)
+        await bob.records._round(connection, NETWORK)
+        assert connection.is_open
+
+
+@trio_test
+async def test_stored_records_that_do_not_verify_are_left_out(tmp_path: Path, logged: Logged) -> None:
+    async with synced("a", tmp_path) as alice:
+        await publish(alice, "alpha")
+        database = alice.records._store.database
+        await database.execute("UPDATE record SET envelope = x'00'")
+        alice.records.records.clear()
+        await alice.records.load()
+        assert list(alice.records.visible(NETWORK)) == []
+    assert logged.having("a stored record was dropped")
