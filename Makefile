@@ -13,7 +13,8 @@ export PYTHON
 BIN := .venv/bin
 # More for pytest: make test ARGS='-k proxy -x'
 ARGS ?=
-PYTEST = $(BIN)/python -m pytest --durations=10 --durations-min=2 --junit-xml=build/$@.xml
+PYTEST = $(BIN)/python -m pytest --durations=10 --durations-min=2 --junit-xml=build/$@.xml \
+	--numprocesses 2 --dist loadfile
 
 step = echo "== $(1)"
 

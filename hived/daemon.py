@@ -70,7 +70,7 @@ class Daemon:
         try:
             _raise_file_limit()
             path = self.config.data_dir / FILE_NAME
-            state_key = seal.load(self.config.data_dir, os.environ, path.exists() and path.stat().st_size > 0)
+            state_key = seal.load(self.config.data_dir, os.environ, path.exists())
             database = await Database.open(path)
             try:
                 await self._run(database, state_key)

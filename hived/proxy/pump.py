@@ -7,6 +7,7 @@ a byte is read only when the other side takes it (back-pressure); idle is no err
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -19,9 +20,6 @@ from ..transport.muxstream import MuxedStream
 from .header import Verdict, receive_verdict
 
 CHUNK = 65536
-GONE_SECONDS = 1.0
-# netinet/tcp.h
-_TCP_CLOSE = 7
 _ENDED = (trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError)
 
 
@@ -129,11 +127,14 @@ async def join(
 
 
 async def _wait_gone(local: trio.SocketStream) -> None:
-    """Raise BrokenResourceError once the peer of a connection that it has half-closed is gone.
+    """Raise BrokenResourceError once a TCP connection whose peer has ended its half is reset.
 
-    Nothing is readable then any more, and a write that would fail may never come: the kernel's state of
-    the connection (tcp(7), TCP_INFO) is all there is, and no event tells of it.
+    It is read no more then, and a write that would fail may never come. Returns when our half has
+    ended too, which is a hang-up but no error.
     """
-    while local.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:  # noqa: ASYNC110
-        await trio.sleep(GONE_SECONDS)
-    raise trio.BrokenResourceError("the connection was reset")
+    with select.epoll() as poll:
+        # No events are asked for: errors and hang-ups are told unasked (epoll_ctl(2)).
+        poll.register(local.socket.fileno(), 0)
+        await trio.lowlevel.wait_readable(poll.fileno())
+        if any(events & select.EPOLLERR for _, events in poll.poll(0)):
+            raise trio.BrokenResourceError("the connection was reset")

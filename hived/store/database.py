@@ -7,11 +7,12 @@ transaction is one function that runs there, start to end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,34 +121,54 @@ class Database:
 def _prepare(path: Path) -> None:
     steps = migrations.scripts()
     try:
-        if path.exists() and path.stat().st_size:
-            # Read-only first: a file from a newer hived must stay as it is.
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            try:
-                found = migrations.version(connection)
-            finally:
-                connection.close()
-            if found > len(steps):
-                raise failed(
-                    f"opening {path} failed",
-                    f"a newer hived wrote it (version {found}; this one knows {len(steps)})",
-                    "Install that version again, or set the file aside and start anew",
-                )
+        if path.exists():
+            _refuse_newer(path, len(steps))
+            os.chmod(path, 0o600)
+            _migrate(path, steps)
         else:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        os.chmod(path, 0o600)
-        connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            migrations.migrate(connection, steps)
-        finally:
-            connection.close()
+            _create(path, steps)
     except (sqlite3.Error, OSError) as error:
         raise _readable(error, path) from error
+
+
+def _refuse_newer(path: Path, known: int) -> None:
+    """Look at the version, read-only: a file from a newer hived must stay as it is."""
+    if not path.stat().st_size:
+        # SQLite would take it for a new one, and the node would become another without a word.
+        raise sqlite3.DatabaseError("it is empty")
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        found = migrations.version(connection)
+    if found > known:
+        raise failed(
+            f"opening {path} failed",
+            f"a newer hived wrote it (version {found}; this one knows {known})",
+            "Install that version again, or set the file aside and start anew",
+        )
+
+
+def _migrate(path: Path, steps: Sequence[str]) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        migrations.migrate(connection, steps)
+
+
+def _create(path: Path, steps: Sequence[str]) -> None:
+    """Make a new file whole beside its place, then put it there: no power cut leaves half of one."""
+    draft = path.with_suffix(".new")
+    for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+        leftover.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    _migrate(draft, steps)
+    os.rename(draft, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _readable(error: Exception, path: Path) -> Exception:

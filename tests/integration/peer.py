@@ -20,7 +20,7 @@ from hived.overlay.joinhandshake import Binding, JoinHandshake
 from hived.overlay.membership import Membership
 from hived.overlay.networkkeys import derive_key, network_id
 from hived.overlay.records import NodeRecord, SignedRecord, sign
-from hived.overlay.sync import SYNC, Batch, Digest, Open
+from hived.overlay.sync import BATCH, SYNC, Batch, Digest, Open
 from hived.overlay.wire import receive, send
 from hived.transport.muxstream import MuxedStream
 from tests.integration.nodes import PASSWORD, Node
@@ -173,7 +173,7 @@ async def push(connection: Connection, network: str, envelopes: list[bytes]) -> 
     try:
         with trio.fail_after(ANSWER_SECONDS):
             await send(stream, Open(network=network_id(network)))
-            parts = [envelopes[at : at + 128] for at in range(0, len(envelopes), 128)]
+            parts = [envelopes[at : at + BATCH] for at in range(0, len(envelopes), BATCH)]
             for at, part in enumerate(parts, 1):
                 await send(stream, Batch(records=part, more=at < len(parts)))
             await stream.send_eof()

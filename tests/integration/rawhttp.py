@@ -107,7 +107,7 @@ def state(node: Node) -> dict[str, Any]:
     }
     del found["/v1/status"]["uptime"]
     for row in found["/v1/nodes"]:
-        del row["latest_contact"]
+        del row["latest_contact"], row["rtt_ms"]
     return found
 
 

@@ -167,7 +167,7 @@ def test_a_newer_version_is_refused_and_not_touched(tmp_path: Path) -> None:
     ) == before
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated", "header", "middle", "short"])
+@pytest.mark.parametrize("damage", ["text", "truncated", "header", "middle", "short", "empty"])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damage: str) -> None:
     async def fill() -> None:
         async with opened(tmp_path) as database:
@@ -185,6 +185,8 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damage: str) ->
         data[:100] = bytes(100)
     elif damage == "middle":
         data[4096 : len(data) - 4096] = b"\xa5" * (len(data) - 8192)
+    elif damage == "empty":
+        data.clear()
     else:
         del data[10:]
     path.write_bytes(data)
