@@ -27,3 +27,12 @@ class Introductions:
             return False
         self._counts[key] = (began, count + 1)
         return True
+
+    def worth_a_line(self, network: str, member: str) -> bool:
+        """Whether to log that ``member`` was refused: the first time within its hour."""
+        key = (network, member)
+        began, count = self._counts.get(key, (0.0, 0))
+        if count != MAX_NEW_AUTHORS:
+            return False
+        self._counts[key] = (began, count + 1)
+        return True

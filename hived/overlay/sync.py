@@ -167,7 +167,7 @@ class Sync:
                 dropped += 1
                 continue
             newer[author] = item
-        if dropped and source is not None:
+        if dropped and source is not None and self._introductions.worth_a_line(network, source.peer_id):
             log.warning(
                 "a member made too many nodes known at once",
                 network=network,

@@ -14,6 +14,17 @@ def test_a_hundred_an_hour_from_each_member_of_each_network() -> None:
     assert quota.allow("net", "mallory", "one more", WINDOW_SECONDS + 0.1)
 
 
+def test_one_line_an_hour() -> None:
+    quota = Introductions()
+    for hour in (0.0, WINDOW_SECONDS + 1.0):
+        for number in range(MAX_NEW_AUTHORS):
+            assert quota.allow("net", "mallory", f"a{number}", hour)
+        assert not quota.allow("net", "mallory", "one more", hour)
+        assert quota.worth_a_line("net", "mallory")
+        assert not quota.allow("net", "mallory", "one more", hour)
+        assert not quota.worth_a_line("net", "mallory")
+
+
 def test_itself_does_not_count() -> None:
     quota = Introductions()
     assert all(quota.allow("net", "alice", "alice", 0.0) for _ in range(MAX_NEW_AUTHORS))
