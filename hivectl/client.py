@@ -238,7 +238,7 @@ def connect_error(path: str, error: OSError) -> HiveError:
         return usage(what, f"the path {path!r} cannot name a socket: {error}", "Name another with --socket")
     else:
         why = f"{path}: {error.strerror}"
-    hint = "Start it: sudo systemctl start hived (or: hived run), or name its socket with --socket"
+    hint = "Start it: hived run (as a service: sudo systemctl start hived), or name its socket with --socket"
     return HiveError(Kind.NO_DAEMON, what, why, hint)
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+from hivectl.output import EXIT_BROKEN_PIPE
+
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 
 
 def main() -> NoReturn:

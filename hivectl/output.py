@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 CLEAR = "\x1b[H\x1b[2J"
 
 # What deserves a colour in a table on a terminal.
@@ -77,6 +78,33 @@ def value(made: object) -> None:
     import msgspec
 
     document(msgspec.json.encode(made))
+
+
+def count(number: int, noun: str) -> str:
+    """``1 other node``, ``2 other nodes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def end_with_reader() -> None:
+    """End quietly when whoever reads our pipe goes: a watch may have nothing to write for hours."""
+    import select
+    import stat
+    import threading
+
+    try:
+        fd = sys.stdout.fileno()
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return
+    except (OSError, ValueError):
+        return
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(fd, 0)  # errors are told unasked
+        if any(events & select.POLLERR for _, events in poll.poll()):
+            os._exit(EXIT_BROKEN_PIPE)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def record(raw: bytes) -> None:

@@ -43,6 +43,7 @@ def fetch(
     if not watch:
         reply(settings, session.call("GET", url, answer), human)
         return
+    output.end_with_reader()
     for at, state in enumerate(session.stream("GET", url, answer)):
         if settings.json:
             output.record(state.raw)

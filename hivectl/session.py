@@ -80,6 +80,14 @@ class Session:
         assert self._peer is not None
         return self._peer
 
+    def has_token(self) -> bool:
+        """Whether a log-in to this node, by this way, is kept."""
+        return tokens.load(self.peer_id(), self._via()) is not None
+
+    def _via(self) -> str | None:
+        """The node that this one is reached through: a session is bound to it."""
+        return self._local.peer_id() if self._local else None
+
     def login(self, user: str, password: str) -> Login:
         """Log in and keep the token. Raises HiveError."""
         peer = self.peer_id()
@@ -88,21 +96,21 @@ class Session:
             self._spare = None
         body = msgspec.json.encode(LoginRequest(user=user, password=password))
         answer = decode(self._connect().request("POST", "/v1/login", body), Login)
-        tokens.save(peer, answer.token)
+        tokens.save(peer, answer.token, self._via())
         tokens.remember(peer)
         return answer
 
     def logout(self) -> Reply[Done]:
         """End the session and remove its token, which goes even when hived knows it no more."""
         peer = self.peer_id()
-        token = tokens.load(peer)
+        token = tokens.load(peer, self._via())
         try:
             raw = self._connect().request("POST", "/v1/logout", None, token)
         except HiveError as error:
             if error.kind is not Kind.LOGIN_REQUIRED:
                 raise
             raw = msgspec.json.encode(Done(note="The session had ended already."))
-        tokens.forget(peer)
+        tokens.forget(peer, self._via())
         return Reply(raw, decode(raw, Done))
 
     def describe(self) -> str:
@@ -150,7 +158,7 @@ class Session:
 
     def _authorized(self, attempt: Callable[[Connection, str | None], R]) -> R:
         """Attempt it with the saved token, without one if that is refused, and after a log-in."""
-        token = tokens.load(self.peer_id()) if tokens.any_saved() else None
+        token = tokens.load(self.peer_id(), self._via()) if tokens.any_saved() else None
         refused = None
         for candidate in (token, None) if token else (None,):
             connection = self._connect()
@@ -162,7 +170,7 @@ class Session:
                 refused = error
             if candidate:
                 # It is expired or revoked. Root needs none, so that going without may well pass.
-                tokens.forget(self.peer_id())
+                tokens.forget(self.peer_id(), self._via())
         assert refused is not None
         token = self._login_on_terminal(refused)
         return attempt(self._connect(), token)

@@ -1,7 +1,8 @@
 """Session tokens and the peers that this user has logged in to before.
 
 They lie in ``$XDG_STATE_HOME/hive`` (``~/.local/state/hive``): one file of mode 0600 a
-peer ID, so that a token can only ever be sent to the peer that gave it.
+peer ID and, for another node's, the node it is reached through: a session is bound to that.
+So a token can only ever be sent to the peer that gave it, the way that it was given.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def any_saved() -> bool:
         return False
 
 
-def load(peer_id: str) -> str | None:
-    """The token for this peer, or None."""
+def load(peer_id: str, via: str | None = None) -> str | None:
+    """The token for this peer as reached through the node ``via`` (None: on its own socket), or None."""
     try:
-        token = _file(peer_id).read_text(errors="replace").strip()
+        token = _file(peer_id, via).read_text(errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -44,22 +45,22 @@ def load(peer_id: str) -> str | None:
     return token if token.isascii() and token.isprintable() and token else None
 
 
-def save(peer_id: str, token: str) -> None:
+def save(peer_id: str, token: str, via: str | None = None) -> None:
     """Keep the token for this peer, atomically and for this user only."""
-    _write(_file(peer_id), token + "\n")
+    _write(_file(peer_id, via), token + "\n")
 
 
-def forget(peer_id: str) -> None:
+def forget(peer_id: str, via: str | None = None) -> None:
     """Remove the token for this peer, if there is one."""
     try:
-        _file(peer_id).unlink(missing_ok=True)
+        _file(peer_id, via).unlink(missing_ok=True)
     except OSError as error:
         raise failed("removing the session token failed", f"{error.filename}: {error.strerror}") from error
 
 
 def is_known(peer_id: str) -> bool:
     """Whether this user has logged in to this peer before."""
-    return _file(peer_id).exists() or peer_id in _known_peers()
+    return peer_id in _known_peers()
 
 
 def remember(peer_id: str) -> None:
@@ -76,11 +77,13 @@ def _known_peers() -> list[str]:
         return []
 
 
-def _file(peer_id: str) -> Path:
-    # The peer ID comes from another program: it must not name a file elsewhere.
-    if not (peer_id.isascii() and peer_id.isalnum() and len(peer_id) <= 128):
-        raise failed("finding the session token failed", f"{peer_id[:128]!r} is not a peer ID")
-    return state_dir() / f"{peer_id}{SUFFIX}"
+def _file(peer_id: str, via: str | None) -> Path:
+    parts = [peer_id] if via is None else [peer_id, via]
+    # The peer IDs come from another program: they must not name a file elsewhere.
+    for part in parts:
+        if not (part.isascii() and part.isalnum() and len(part) <= 128):
+            raise failed("finding the session token failed", f"{part[:128]!r} is not a peer ID")
+    return state_dir() / (".".join(parts) + SUFFIX)
 
 
 def _write(path: Path, text: str) -> None:

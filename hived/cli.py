@@ -170,9 +170,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except click.ClickException as error:
+        what = " ".join(error.format_message().split()).rstrip(".")
         print(
-            f"hived: reading the command line failed: {' '.join(error.format_message().split())}"
-            " Type: hived --help",
+            f"hived: reading the command line failed: {what[:1].lower()}{what[1:]}. Type: hived --help.",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -48,6 +48,7 @@ class Config:
     name: str
     listen: tuple[str, ...] = DEFAULT_LISTEN
     listen_named: bool = False
+    name_given: bool = False
     announce: tuple[str, ...] = ()
     bootstrap: tuple[str, ...] = ()
     networks: tuple[Secret, ...] = ()
@@ -146,6 +147,7 @@ def _build(
         data_dir=data_dir,
         socket=Path(sock).absolute(),
         name=settings.get("name") or host_name(),
+        name_given=bool(settings.get("name")),
         listen=tuple(settings.get("listen") or DEFAULT_LISTEN),
         listen_named=bool(settings.get("listen")),
         announce=tuple(settings.get("announce") or ()),
@@ -241,7 +243,7 @@ def describe(config: Config) -> str:
         value = getattr(config, item.name)
         if item.name in ("networks", "admins"):
             value = [secret.name for secret in value]
-        elif item.name == "listen_named":
+        elif item.name in ("listen_named", "name_given"):
             continue
         lines.append(
             f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"

@@ -16,7 +16,7 @@ import trio
 
 from . import __version__, config, logs
 from .api import server
-from .api.auth import Auth
+from .api.auth import OVERFLOW_UID, Auth
 from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
@@ -69,6 +69,8 @@ class Daemon:
         lock = runlock.take(self.config.data_dir)
         try:
             _raise_file_limit()
+            if os.geteuid() == OVERFLOW_UID:
+                log.warning("user 65534 is shared by many: nobody is admin here without a log-in (--admin)")
             path = self.config.data_dir / FILE_NAME
             state_key = seal.load(self.config.data_dir, os.environ, path.exists())
             database = await Database.open(path)
@@ -76,7 +78,6 @@ class Daemon:
                 await self._run(database, state_key)
             finally:
                 await database.close()
-                log.info("stopped")
         finally:
             os.close(lock)
 
@@ -118,6 +119,7 @@ class Daemon:
                     services.cancel_scope.cancel()
                 await self._save_contacts()
                 overlay.cancel_scope.cancel()
+        log.info("stopped")
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -185,7 +187,7 @@ class Daemon:
         )
         self.host.on_connected.append(lambda connection: self._notify())
         self.host.on_disconnected.append(lambda connection: self._notify())
-        self.membership.on_joined.append(lambda connection, network: self._notify())
+        self.membership.on_joined.append(lambda connection, network: self._on_joined(connection.peer_id))
         self.sync.on_change.append(self._on_record)
 
     async def _load(self) -> None:
@@ -202,11 +204,16 @@ class Daemon:
         await self._create_missing(self.config)
 
     async def _load_name(self, settings: Config) -> None:
-        """The name given by ``hivectl rename`` holds until the configured one changes."""
-        if await self.settings.get("configured_name") != settings.name:
+        """A configured name counts when it is new; else the one of before holds, hivectl rename's too."""
+        kept = await self.settings.get("name")
+        if settings.name_given and await self.settings.get("configured_name") != settings.name:
             await self.settings.set("configured_name", settings.name)
+            kept = None
+        if kept is None:
             await self.settings.set("name", settings.name)
-        self._name = await self.settings.get("name") or settings.name
+        elif settings.name_given and kept != settings.name:
+            log.info("the name given by hivectl rename holds", name=kept, configured=settings.name)
+        self._name = kept or settings.name
 
     async def _create_missing(self, settings: Config) -> None:
         """Networks, admins and bootstrap peers of the configuration that the store does not have yet."""
@@ -302,6 +309,10 @@ class Daemon:
 
     def _notify(self) -> None:
         self.node.notify()
+
+    def _on_joined(self, peer_id: str) -> None:
+        self.reconciler.peer_is_back(peer_id)
+        self._notify()
 
     def _on_record(self, network: str, record: NodeRecord) -> None:
         owners, author = self._book.owners, record.peer_id

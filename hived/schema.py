@@ -236,12 +236,13 @@ class ForwardRequest(Request):
 
 
 class ForwardEvent(Answer):
-    """One JSON line: first ``listening``, then a ``connection`` or ``error`` each."""
+    """One JSON line: first ``listening`` (``origin``: the listening node), then an ``error`` each."""
 
     event: Literal["listening", "connection", "error"]
     bind: str = ""
     port: int = 0
     peer_id: str = ""
+    origin: str = ""
     detail: str = ""
 
 

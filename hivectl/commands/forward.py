@@ -20,7 +20,10 @@ from hived.schema import ForwardEvent, ForwardRequest
 def forward(
     settings: Settings, target: Target, port: int | None, bind: str | None, network: str | None
 ) -> None:
-    """Tunnel a port to NODE:PORT until Ctrl-C. LOCALPORT is the same port when left out."""
+    """Tunnel a port to NODE:PORT until Ctrl-C. LOCALPORT is the same port when left out.
+
+    NODE must let it in: on it, hivectl proxy add ingress THISNODE:LOCALPORT PORT.
+    """
     body = ForwardRequest(
         peer=target.peer, peer_port=target.port, port=port or target.port, network=network, bind=bind
     )
@@ -28,13 +31,20 @@ def forward(
         if settings.json:
             output.record(event.raw)
         else:
-            _say(event.value, target)
+            _say(event.value, target, settings.node)
 
 
-def _say(event: ForwardEvent, target: Target) -> None:
+def _say(event: ForwardEvent, target: Target, node: str | None) -> None:
     if event.event == "listening":
         host = f"[{event.bind}]" if ":" in event.bind else event.bind or "localhost"
-        output.note(f"{host}:{event.port} goes to {target.peer}, port {target.port}. Ctrl-C ends it.")
+        where = f"on {node}, {host}" if node else host
+        output.note(f"{where}:{event.port} goes to {target.peer}, port {target.port}. Ctrl-C ends it.")
+        if event.detail:
+            output.note(f"hivectl: warning: {event.detail}.")
+        output.note(
+            f"If it is not done yet, type on {target.peer}:"
+            f" hivectl proxy add ingress {event.origin}:{event.port} {target.port}"
+        )
     elif event.event == "connection":
         output.note(f"connection {event.detail}".rstrip())
     else:

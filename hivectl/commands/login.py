@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hivectl import output, passwords, prompts, report, tokens
+from hivectl import output, passwords, prompts, report
 from hivectl.options import Command, Settings
 from hivectl.parameters import NAME
 from hivectl.session import DEFAULT_USER
@@ -56,7 +56,7 @@ def logout(settings: Settings) -> None:
     """Log out of this node, or with --node of another one."""
     session = settings.session()
     peer = session.peer_id()
-    if tokens.load(peer) is None:
+    if not session.has_token():
         raise HiveError(Kind.LOGIN_REQUIRED, "logging out failed", f"you are not logged in to {peer}")
     answer = session.logout()
     report.reply(settings, answer, lambda done: _ended(done, peer))

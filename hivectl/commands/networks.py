@@ -76,7 +76,10 @@ def join(
     def human(network: NetworkCreated) -> None:
         output.say(f"This node is in network {network.name}.")
         output.warn(network.warning)
-        output.note("To meet another node, type: hivectl register ID (its ID: hivectl id --base64 there)")
+        output.note(
+            f"To meet another node, type: hivectl register ID --network {name}"
+            " (its ID: hivectl id --base64 there)"
+        )
 
     report.reply(settings, settings.session().call("POST", "/v1/networks", NetworkCreated, body), human)
 

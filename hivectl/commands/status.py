@@ -21,7 +21,10 @@ def status(settings: Settings, watch: bool) -> None:
 def show(status: Status) -> None:
     """The overview: one line a fact, then the proxies."""
     service = status.service
-    networks = [f"{row.name}: {row.members} members, {row.connected} connected" for row in status.networks]
+    networks = [
+        f"{row.name}: {output.count(row.members, 'other node')}, {row.connected} connected"
+        for row in status.networks
+    ]
     output.pairs(
         [
             ("name", status.name),

@@ -9,6 +9,7 @@ import trio
 from ..errors import HiveError, Kind, conflict, denied, not_found, usage
 from ..overlay.identity import parse_identity
 from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
+from ..proxy.reconciler import Running
 from ..schema import (
     CreateNetwork,
     Done,
@@ -60,8 +61,9 @@ async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> Net
 
 
 async def leave_network(node: Node, caller: Caller, name: str) -> Done:
-    """Leave a network: its records, registrations and proxies go, its memberships end."""
+    """Leave a network: its records and registrations go, its memberships end. Its proxies must go first."""
     node.require_network(name)
+    _refuse_if_proxied(f"leaving {name}", [i for i in node.proxies.running.values() if i.row.network == name])
     await node.networks.remove(name)
     node.membership.drop_network(name)
     node.sync.drop_network(name)
@@ -127,13 +129,9 @@ async def show_node(node: Node, caller: Caller, node_ref: str) -> NodeDetail:
 async def forget_node(node: Node, caller: Caller, node_ref: str) -> Done:
     """Hide a node until it publishes something newer, and drop its alias and registrations."""
     peer_id = _other(node, node_ref, "forgetting")
-    used = [item.row.id for item in node.proxies.running.values() if item.row.peer_id == peer_id]
-    if used:
-        raise conflict(
-            f"forgetting {node_ref} failed",
-            f"proxies lead to it: {', '.join(map(str, used))}",
-            "Remove them first: hivectl proxy rm ID",
-        )
+    _refuse_if_proxied(
+        f"forgetting {node_ref}", [i for i in node.proxies.running.values() if i.row.peer_id == peer_id]
+    )
     await node.peer_store.forget(peer_id)
     await node.sync.hide(peer_id)
     node.book.forget(peer_id)
@@ -198,6 +196,13 @@ async def tunnel(node: Node, caller: Caller, node_ref: str, *, network: str = ""
     # The API is the same through any network that both are in.
     chosen = node.pick_network(network or (shared[0] if shared else None), peer_id)
     return peer_id, await remote.open_api(node, peer_id, chosen)
+
+
+def _refuse_if_proxied(doing: str, items: list[Running]) -> None:
+    """Nobody loses proxies by another command than ``proxy rm``."""
+    if items:
+        used = ", ".join(str(item.row.id) for item in items)
+        raise conflict(f"{doing} failed", f"proxies use it: {used}", "Remove them first: hivectl proxy rm ID")
 
 
 def _known(node: Node, text: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..errors import not_found, usage
-from ..proxy import egress
 from ..proxy.egress import EgressProxy, Route
 from ..proxy.reconciler import Running
 from ..schema import AddProxy, Done, ForwardEvent, ForwardRequest, Proxy
@@ -22,6 +21,10 @@ from .views import proxy_view
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 LOOPBACK = "127.0.0.1"
+OPEN = (
+    "port {port} is open on {where}: everybody who reaches it gets through"
+    " (--bind 127.0.0.1 keeps it to this machine)"
+)
 
 
 async def proxies(node: Node, caller: Caller) -> list[Proxy]:
@@ -50,10 +53,9 @@ async def add_proxy(node: Node, caller: Caller, body: AddProxy) -> Proxy:
     node.peers.kick(peer_id)
     warning = ""
     if body.direction == "egress" and body.bind is None:
-        warning = (
-            f"port {body.port} is open on all addresses of this machine: everybody who reaches it gets"
-            " through (--bind 127.0.0.1 keeps it to this machine)"
-        )
+        warning = OPEN.format(port=body.port, where="all addresses of this machine")
+    if not node.knows(peer_id, network):
+        warning = f"{body.peer} is not known in {network} yet; register it there: hivectl register ID"
     return proxy_view(node, item, warning)
 
 
@@ -88,7 +90,7 @@ async def forward(
     network = node.pick_network(body.network, peer_id)
     bind = body.bind or LOOPBACK
     _check_ip(bind, what)
-    sockets = egress.bind(bind, body.port)
+    sockets = node.proxies.bind(bind, body.port)
     events, problems = trio.open_memory_channel[str](16)
 
     def report(why: str) -> None:
@@ -104,7 +106,16 @@ async def forward(
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(proxy.run)
-        await emit(ForwardEvent(event="listening", bind=bind, port=body.port, peer_id=peer_id))
+        await emit(
+            ForwardEvent(
+                event="listening",
+                bind=bind,
+                port=body.port,
+                peer_id=peer_id,
+                origin=node.identity.peer_id,
+                detail="" if _is_loopback(bind) else OPEN.format(port=body.port, where=bind),
+            )
+        )
         async for why in problems:
             await emit(ForwardEvent(event="error", port=body.port, peer_id=peer_id, detail=why))
 
@@ -120,6 +131,10 @@ def _find(node: Node, text: str) -> Running:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise not_found(f"finding proxy {text} failed", "a proxy's ID is a number", "See hivectl proxy")
     return node.proxies.get(int(text))
+
+
+def _is_loopback(text: str) -> bool:
+    return ipaddress.ip_address(text).is_loopback
 
 
 def _check_ip(text: str, what: str) -> None:

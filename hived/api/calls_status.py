@@ -63,6 +63,7 @@ async def status(node: Node, caller: Caller) -> Status:
         warnings.append(
             "this node is in no network yet: hivectl networks create NAME, or hivectl networks join NAME"
         )
+    warnings += _troubles(node)
     return Status(
         peer_id=node.identity.peer_id,
         name=node.name(),
@@ -82,6 +83,26 @@ async def status(node: Node, caller: Caller) -> Status:
         ),
         warnings=warnings,
     )
+
+
+def _troubles(node: Node) -> list[str]:
+    """What is wrong now, a line each: peers that refuse us or are missed by a proxy, proxies that fail."""
+    found = []
+    names = node.names()
+    for link in node.peers.links.values():
+        shown = names.shown(link.peer_id) or link.peer_id
+        found += [f"{network}: {shown} refuses us: {why}" for network, why in link.join_errors.items()]
+    for item in node.proxies.running.values():
+        if not item.row.enabled:
+            continue
+        shown = names.shown(item.row.peer_id) or item.row.peer_id
+        if item.error or item.counters.last_error:
+            found.append(f"proxy {item.row.id}: {item.error or item.counters.last_error}")
+        elif node.host.find(item.row.peer_id, item.row.network) is None:
+            known = node.peers.links.get(item.row.peer_id)
+            why = f": {known.error}" if known and known.error else ""
+            found.append(f"proxy {item.row.id}: {shown} is not connected{why}")
+    return found
 
 
 def network_rows(node: Node) -> list[NetworkRow]:

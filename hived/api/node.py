@@ -86,7 +86,7 @@ class Node:
             raise not_found(
                 f"finding network {name} failed",
                 f"this node is not in it (it is in: {mine})",
-                f"Join it: hivectl networks join {name}",
+                "See hivectl networks",
             )
         return name
 

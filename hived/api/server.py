@@ -151,7 +151,10 @@ class Server:
             elif route.shape is Shape.TUNNEL:
                 await _tunnel(http, request, call)
             else:
-                await http.answer(200, _JSON.encode(await call()))
+                answer = await call()
+                if request.method != "GET":
+                    log.info("changed", call=f"{request.method} {parts.path}", caller=caller.binding)
+                await http.answer(200, _JSON.encode(answer))
         except (HiveError, ClientGoneError):
             raise
         except Exception:

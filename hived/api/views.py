@@ -47,6 +47,8 @@ def path_of(node: Node, peer_id: str, network: str | None) -> tuple[PathKind, Co
 
 def last_contact_here(node: Node, peer_id: str) -> float | None:
     """This node's own last authenticated contact, epoch seconds; now while a member is connected."""
+    if peer_id == node.identity.peer_id:
+        return time.time()
     if any(connection.usable for connection in node.host.connections.get(peer_id, ())):
         return time.time()
     stored = node.book.peers.get(peer_id)

@@ -161,7 +161,7 @@ class Peers:
             Kind.UNREACHABLE,
             f"connecting to {link.peer_id} failed",
             why,
-            "Check that hived runs there and that its address is right: hivectl nodes show",
+            f"Check that hived runs there and that its address is right: hivectl nodes show {link.peer_id}",
         )
 
     # Keepers

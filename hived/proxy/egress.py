@@ -167,7 +167,7 @@ class EgressProxy:
         except HiveError as error:
             self._failed(f"{error.what}: {error.why}")
         except RefusedError as error:
-            self._failed(error.verdict.explain(route.peer_port))
+            self._failed(error.verdict.explain(route.port, route.peer_port))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._failed(f"the connection to the other node broke ({error})")
         finally:

@@ -32,11 +32,14 @@ class Verdict(IntEnum):
     TARGET_REFUSED = 2
     BUSY = 3
 
-    def explain(self, ingress_port: int) -> str:
+    def explain(self, egress_port: int, ingress_port: int) -> str:
         """The verdict for people."""
         return {
             Verdict.OPEN: "",
-            Verdict.NO_INGRESS: "the other node has no ingress proxy for this port pair",
+            Verdict.NO_INGRESS: (
+                "the other node lets nothing in from this node's port"
+                f" {egress_port} to its port {ingress_port} (no ingress proxy)"
+            ),
             Verdict.TARGET_REFUSED: f"nothing answers there on port {ingress_port}",
             Verdict.BUSY: "the ingress proxy has no free connection",
         }[self]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from ..errors import HiveError, conflict, not_found
+from ..errors import HiveError, Kind, conflict, not_found
 from ..logs import Log
 from ..store.proxies import Proxies, ProxyRow
 from . import egress
@@ -107,7 +107,7 @@ class Reconciler:
                     f"proxy {item.row.id} {why}",
                     f"See hivectl proxy show {item.row.id}",
                 )
-        sockets = egress.bind(row.bind, row.port) if row.direction == "egress" else []
+        sockets = self.bind(row.bind, row.port) if row.direction == "egress" else []
         try:
             kept = await self._store.add(row)
         except BaseException:
@@ -115,6 +115,24 @@ class Reconciler:
             raise
         await self.reconcile({kept.id: sockets})
         return self.get(kept.id)
+
+    def bind(self, host: str | None, port: int) -> list[socket.socket]:
+        """egress.bind, whose conflict names the proxy of this node that holds the port."""
+        try:
+            return egress.bind(host, port)
+        except HiveError as error:
+            holder = next((i.row.id for i in self.running.values() if i.egress and i.row.port == port), None)
+            if holder is None or error.kind is not Kind.CONFLICT:
+                raise
+            raise conflict(
+                error.what, f"proxy {holder} listens on port {port}", f"See hivectl proxy show {holder}"
+            ) from error
+
+    def peer_is_back(self, peer_id: str) -> None:
+        """A peer is connected again: what failed for want of it is no news any more."""
+        for item in self.running.values():
+            if item.row.peer_id == peer_id:
+                item.counters.last_error = None
 
     def get(self, proxy_id: int) -> Running:
         """Raises HiveError (not_found)."""
@@ -134,7 +152,7 @@ class Reconciler:
         item = self.get(proxy_id)
         sockets: list[socket.socket] = []
         if enabled and not item.row.enabled and item.row.direction == "egress":
-            sockets = egress.bind(item.row.bind, item.row.port)
+            sockets = self.bind(item.row.bind, item.row.port)
         try:
             await self._store.enable(proxy_id, enabled)
         except BaseException:

@@ -60,6 +60,8 @@ def load(data_dir: Path, environ: Mapping[str, str], database_exists: bool) -> S
                     "Put it back, or set the database aside and start anew",
                 )
             return StateKey(_create(path), path)
+        if path.parent == data_dir and path.stat().st_uid == os.geteuid():
+            path.chmod(0o600)
         key = path.read_bytes()
     except OSError as error:
         raise failed(

@@ -34,6 +34,8 @@ def take(data_dir: Path) -> int:
         if owner == os.geteuid():
             data_dir.chmod(0o700)
         fd = os.open(data_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise failed(what, "it is not a directory", "Name another: --data-dir DIR") from None
     except OSError as error:
         raise failed(
             what, error.strerror or str(error), "Check its owner and mode, or name another: --data-dir"

@@ -197,7 +197,7 @@ def test_status_at_a_glance(hivectl: Hivectl, hived: Server) -> None:
     lines = hivectl("status").out.splitlines()
     assert lines[0].split() == ["name", "near"]
     assert "version       hived 0.1.0, up 1 d 1 h" in lines
-    assert "networks      lab: 3 members, 2 connected" in lines
+    assert "networks      lab: 3 other nodes, 2 connected" in lines
     assert "proxies       1 listening" in lines
     assert lines[-1].split()[:5] == ["3", "egress", "listening", "*:8084", "far:1984"]
     hived.document("GET /v1/status", rows.status(networks=[], proxies=[], warnings=["cloned"], addresses=[]))
@@ -287,6 +287,7 @@ def test_forward_tells_what_happens(hivectl: Hivectl, hived: Server) -> None:
     assert (ended.code, ended.out) == (3, "")
     assert ended.err.splitlines() == [
         "127.0.0.1:1984 goes to far, port 1984. Ctrl-C ends it.",
+        "If it is not done yet, type on far: hivectl proxy add ingress :1984 1984",
         "connection from 127.0.0.1:5",
         "hivectl: a connection failed: refused",
         "hivectl: talking to hived failed: it ended the connection. Look at: journalctl -u hived.",

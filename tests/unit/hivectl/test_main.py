@@ -132,7 +132,7 @@ def test_no_hived_is_3_and_says_what_to_type(hivectl: Hivectl) -> None:
     assert ended.code == 3
     assert ended.err == (
         f"hivectl: reaching hived failed: there is no socket {hivectl.socket}. "
-        "Start it: sudo systemctl start hived (or: hived run), or name its socket with --socket.\n"
+        "Start it: hived run (as a service: sudo systemctl start hived), or name its socket with --socket.\n"
     )
 
 

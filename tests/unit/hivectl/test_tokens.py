@@ -38,8 +38,8 @@ def test_nobody_else_can_read_it(state: Path) -> None:
 def test_a_forgotten_token_leaves_the_peer_known(state: Path) -> None:
     assert not tokens.is_known(LOCAL)
     tokens.save(LOCAL, "secret")
-    assert tokens.is_known(LOCAL)
     tokens.remember(LOCAL)
+    assert tokens.is_known(LOCAL)
     tokens.remember(REMOTE)
     tokens.remember(LOCAL)
     tokens.forget(LOCAL)
@@ -81,3 +81,14 @@ def test_the_directory_by_the_xdg_rules(monkeypatch: pytest.MonkeyPatch) -> None
     assert tokens.state_dir() == Path("/home/joe/.local/state/hive")
     monkeypatch.delenv("XDG_STATE_HOME")
     assert tokens.state_dir() == Path("/home/joe/.local/state/hive")
+
+
+def test_a_token_is_of_the_way_it_was_given_by(state: Path) -> None:
+    """A session on a node is bound to where it came from: its own socket, or a node in between."""
+    tokens.save(REMOTE, "direct")
+    tokens.save(REMOTE, "through", LOCAL)
+    assert (tokens.load(REMOTE), tokens.load(REMOTE, LOCAL)) == ("direct", "through")
+    tokens.forget(REMOTE)
+    assert (tokens.load(REMOTE), tokens.load(REMOTE, LOCAL)) == (None, "through")
+    with pytest.raises(HiveError):
+        tokens.load(REMOTE, "../elsewhere")

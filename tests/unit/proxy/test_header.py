@@ -66,7 +66,7 @@ async def test_verdicts() -> None:
 
 
 def test_each_refusal_has_an_explanation() -> None:
-    texts = [verdict.explain(80) for verdict in Verdict]
+    texts = [verdict.explain(8080, 80) for verdict in Verdict]
     assert texts[0] == ""
     assert all(texts[1:])
     assert len(set(texts)) == len(texts)
