@@ -11,7 +11,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import trio
@@ -234,34 +234,37 @@ class Sync:
             self._nursery.start_soon(self._round, connection, network)
 
     async def _push(self, connection: Connection, network: str, envelopes: list[bytes]) -> None:
-        try:
-            with trio.fail_after(EXCHANGE_SECONDS):
-                stream = await connection.open_stream(SYNC)
-                try:
-                    await send(stream, Open(network=network_id(network)))
-                    await self._send_batches(stream, envelopes)
-                    await stream.send_eof()
-                    await stream.receive_some(1)
-                finally:
-                    stream.reset()
-        except (*STREAM_ERRORS, HiveError) as error:
-            log.debug("a push failed", network=network, peer=connection.peer_id, why=error)
+        async def talk(stream: MuxedStream) -> None:
+            await self._send_batches(stream, envelopes)
+
+        await self._exchange(connection, Open(network=network_id(network)), talk)
 
     async def _round(self, connection: Connection, network: str) -> None:
+        async def talk(stream: MuxedStream) -> None:
+            await send(stream, self._digest(network))
+            wanted = await self._receive_batches(stream, network, connection)
+            await self._send_batches(stream, self._envelopes(network, wanted))
+
+        await self._exchange(connection, Open(network=network_id(network), round=True), talk)
+
+    async def _exchange(
+        self, connection: Connection, opening: Open, talk: Callable[[MuxedStream], Awaitable[None]]
+    ) -> None:
+        """Say something on a stream of its own, until the other side has dealt with it; never raises."""
         try:
             with trio.fail_after(EXCHANGE_SECONDS):
                 stream = await connection.open_stream(SYNC)
                 try:
-                    await send(stream, Open(network=network_id(network), round=True))
-                    await send(stream, self._digest(network))
-                    wanted = await self._receive_batches(stream, network, connection)
-                    await self._send_batches(stream, self._envelopes(network, wanted))
+                    await send(stream, opening)
+                    await talk(stream)
                     await stream.send_eof()
                     await stream.receive_some(1)
                 finally:
                     stream.reset()
         except (*STREAM_ERRORS, HiveError) as error:
-            log.debug("a sync round failed", network=network, peer=connection.peer_id, why=error)
+            log.debug(
+                "an exchange of records failed", peer=connection.peer_id, round=opening.round, why=error
+            )
 
     async def serve(self, stream: MuxedStream, connection: Connection) -> None:
         """The answering side of a push or a round."""
