@@ -36,7 +36,11 @@ class Remote:
         self.near.ctl("login", "--node", "far", "--yes", "--password-stdin", stdin=SECRET + "\n", check=check)
 
     def token(self) -> str:
-        return (self.near.directory / "state" / "hive" / f"{self.door.peer_id}.token").read_text().strip()
+        return (
+            (self.near.directory / "state" / "hive" / f"{self.door.peer_id}.{self.near.peer_id}.token")
+            .read_text()
+            .strip()
+        )
 
 
 @pytest.fixture(scope="module")
