@@ -467,12 +467,15 @@ def shows_connected(peer_id: str) -> Callable[[list[dict[str, Any]]], bool]:
 
 @pytest.mark.full
 def test_leaving_one_network(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Leaving a network ends it alone: its rows, proxies and memberships go, the other goes on."""
+    """A network with proxies is not left; without, its rows and memberships go, and the other goes on."""
     with cluster(tmp_path_factory.mktemp("leave"), "alpha", "beta") as (alpha, beta):
         join(RED, alpha, beta)
         join(BLUE, alpha, beta)
         for network in (RED, BLUE):
             alpha.ctl("proxy", "add", "ingress", f"beta:{free_port()}", "9", "--network", network)
+        refused = alpha.ctl("networks", "leave", RED, check=False)
+        assert (refused.code, "proxy rm" in refused.err) == (6, True)
+        alpha.ctl("proxy", "rm", next(str(row["id"]) for row in alpha.json("proxy") if row["network"] == RED))
         alpha.ctl("networks", "leave", RED)
         assert [row["network"] for row in alpha.json("proxy")] == [BLUE]
         assert {row["network"] for row in alpha.json("nodes")} == {BLUE}
