@@ -98,7 +98,7 @@ class Daemon:
                     try:
                         async with trio.open_nursery() as api:
                             await api.start(self.server.run, listener)
-                            api.start_soon(netlink.watch_addresses, self._publish)
+                            api.start_soon(netlink.watch_addresses, self._on_addresses)
                             api.start_soon(self._keep_contacts)
                             api.start_soon(self._meet)
                             log.info(
@@ -254,6 +254,12 @@ class Daemon:
         await self.sync.publish(self._name, self.listening.addresses(), list(self.membership.keys))
         self._notify()
 
+    async def _on_addresses(self) -> None:
+        try:
+            await self._publish()
+        except HiveError as error:
+            log.error("the new addresses could not be kept", why=error.line())
+
     async def _rename(self, name: str) -> None:
         await self.settings.set("name", name)
         self._name = name
@@ -266,7 +272,8 @@ class Daemon:
             validate(settings)
             await self.listening.apply(settings)
             await self._load_name(settings)
-            await self._create_missing(settings)
+            async with self.node.changes:
+                await self._create_missing(settings)
         except HiveError as error:
             log.error("the configuration was not taken over", why=error.line())
             return
@@ -347,7 +354,11 @@ class Daemon:
         now = time.time()
         contacts = dict(self.peers.contacts)
         contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
-        await self.peer_store.contacted(contacts)
+        try:
+            await self.peer_store.contacted(contacts)
+        except HiveError as error:
+            log.error("the last contacts could not be kept", why=error.line())
+            return
         for peer_id, when in contacts.items():
             self._book.peers[peer_id] = replace(self._book.peer(peer_id), last_contact=when)
         self.peers.contacts.clear()

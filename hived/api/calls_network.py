@@ -38,15 +38,13 @@ async def networks(node: Node, caller: Caller) -> list[NetworkRow]:
 async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> NetworkCreated:
     """Create a network or join one by its name and password; without a password one is generated."""
     password = body.password or generate_password()
-    if body.name in node.membership.keys:
-        raise conflict(
-            f"adding network {body.name} failed",
-            "this node is in a network of that name already",
-            f"Leave it first: hivectl networks leave {body.name}",
-        )
-    kept = await node.networks.add(body.name, await trio.to_thread.run_sync(derive_key, body.name, password))
-    node.book.created[kept.name] = kept.created
-    node.membership.set_network(kept.name, kept.key)
+    _refuse_twice(node, body.name)
+    key = await trio.to_thread.run_sync(derive_key, body.name, password)
+    async with node.changes:
+        _refuse_twice(node, body.name)
+        kept = await node.networks.add(body.name, key)
+        node.book.created[kept.name] = kept.created
+        node.membership.set_network(kept.name, kept.key)
     await node.publish()
     node.peers.refresh()
     node.peers.kick()
@@ -62,13 +60,16 @@ async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> Net
 
 async def leave_network(node: Node, caller: Caller, name: str) -> Done:
     """Leave a network: its records and registrations go, its memberships end. Its proxies must go first."""
-    node.require_network(name)
-    _refuse_if_proxied(f"leaving {name}", [i for i in node.proxies.running.values() if i.row.network == name])
-    await node.networks.remove(name)
-    node.membership.drop_network(name)
-    node.sync.drop_network(name)
-    node.book.leave(name)
-    await node.proxies.reconcile()
+    async with node.changes:
+        node.require_network(name)
+        _refuse_if_proxied(
+            f"leaving {name}", [i for i in node.proxies.running.values() if i.row.network == name]
+        )
+        await node.networks.remove(name)
+        node.membership.drop_network(name)
+        node.sync.drop_network(name)
+        node.book.leave(name)
+        await node.proxies.reconcile()
     node.peers.refresh()
     node.notify()
     return Done()
@@ -105,14 +106,25 @@ async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registe
 async def _register(
     node: Node, key: tuple[str, str], registration: Registration | None, addresses: list[str]
 ) -> None:
-    await node.peer_store.set_addresses(key[0], addresses)
-    node.book.addresses[key[0]] = addresses
-    if registration is None:
-        await node.networks.unregister(*key)
-        node.book.registrations.pop(key, None)
-    else:
-        await node.networks.register(*key, registration.refused)
-        node.book.registrations[key] = registration
+    async with node.changes:
+        node.require_network(key[1])
+        await node.peer_store.set_addresses(key[0], addresses)
+        node.book.addresses[key[0]] = addresses
+        if registration is None:
+            await node.networks.unregister(*key)
+            node.book.registrations.pop(key, None)
+        else:
+            await node.networks.register(*key, registration.refused)
+            node.book.registrations[key] = registration
+
+
+def _refuse_twice(node: Node, name: str) -> None:
+    if name in node.membership.keys:
+        raise conflict(
+            f"adding network {name} failed",
+            "this node is in a network of that name already",
+            f"Leave it first: hivectl networks leave {name}",
+        )
 
 
 async def nodes(node: Node, caller: Caller, *, network: str = "") -> list[NodeRow]:

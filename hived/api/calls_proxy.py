@@ -48,7 +48,9 @@ async def add_proxy(node: Node, caller: Caller, body: AddProxy) -> Proxy:
     row = ProxyRow(
         0, body.direction, body.kind, network, peer_id, body.port, body.peer_port, body.bind, body.to, True
     )
-    item = await node.proxies.add(row)
+    async with node.changes:
+        node.require_network(network)
+        item = await node.proxies.add(row)
     node.peers.refresh()
     node.peers.kick(peer_id)
     warning = ""

@@ -54,6 +54,8 @@ class Node:
     publish: Callable[[], Awaitable[None]]
     started: float = field(default_factory=time.monotonic)
     changed: trio.Event = field(default_factory=trio.Event)
+    # Held while networks, or what belongs to one, change in the store and in memory.
+    changes: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def uptime(self) -> float:

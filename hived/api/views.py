@@ -102,6 +102,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     addresses |= {address: "record" for r in records for address in r.addresses}
     stored = node.book.peers.get(peer_id)
     here = last_contact_here(node, peer_id)
+    issued = min(record.issued, time.time()) if record else None
     rtt = connection.muxer.rtt if connection else None
     problems = [*(link.join_errors.values() if link else ()), *([link.error] if link and link.error else ())]
     return NodeDetail(
@@ -113,9 +114,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
         path=path,
         relay=None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
-        latest_contact=rfc3339(
-            max([t for t in (here, record.issued if record else None) if t], default=None)
-        ),
+        latest_contact=rfc3339(max([t for t in (here, issued) if t], default=None)),
         last_contact_here=rfc3339(here),
         record_issued=rfc3339(record.issued) if record else None,
         version=record.version if record else "",

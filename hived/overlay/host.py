@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..errors import conflict, failed
+from ..errors import HiveError, conflict, failed
 from ..logs import Log
+from ..transport.frames import INITIAL_WINDOW
+from ..transport.limits import MuxLimits
 from ..transport.muxer import Muxer
 from ..transport.muxstream import MuxedStream
 from ..transport.secure import HandshakeError, RawPipe, Upgrader, negotiate, select
@@ -32,6 +34,10 @@ MAX_HANDSHAKES = 64
 MAX_STRANGERS = 256
 MAX_STRANGER_STREAMS = 16
 SAME_TIME_SECONDS = 5.0
+MAX_OF_ONE_PEER = 8
+QUIET_SECONDS = 10.0
+# Before a membership: few streams, and windows that do not grow.
+STRANGER = MuxLimits(max_streams=64, accept_backlog=32, max_window=INITIAL_WINDOW)
 _BACKLOG = 512
 
 StreamHandler = Callable[[MuxedStream, "Connection"], Awaitable[None]]
@@ -103,6 +109,8 @@ class Host:
         self._handshakes = trio.CapacityLimiter(MAX_HANDSHAKES)
         self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
+        self._refused = 0
+        self._quiet_until = 0.0
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then every connection is closed."""
@@ -165,10 +173,18 @@ class Host:
                     await trio.sleep(0.2)
                     continue
                 if self._handshakes.available_tokens <= 0:
-                    log.warning("too many handshakes at once; a connection was refused")
+                    self._refused_handshake()
                     await trio.aclose_forcefully(stream)
                     continue
                 self._nursery.start_soon(self._inbound, stream)
+
+    def _refused_handshake(self) -> None:
+        """One line in ten seconds, with the count: a flood of connections is none of the log."""
+        self._refused += 1
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            log.warning("too many handshakes at once", refused=self._refused)
+            self._refused, self._quiet_until = 0, now + QUIET_SECONDS
 
     async def _inbound(self, stream: trio.SocketStream) -> None:
         try:
@@ -225,9 +241,12 @@ class Host:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             raise
-        muxer = Muxer(secured.pipe, initiator=expected is not None)
+        muxer = Muxer(secured.pipe, initiator=expected is not None, limits=STRANGER)
         connection = Connection(secured.peer_id, muxer, expected is not None, remote, secured.handshake_hash)
-        self.connections.setdefault(connection.peer_id, []).append(connection)
+        several = self.connections.setdefault(connection.peer_id, [])
+        several.append(connection)
+        for oldest in several[:-MAX_OF_ONE_PEER]:
+            self.close_soon(oldest)
         self._nursery.start_soon(self._serve, connection)
         return connection
 
@@ -300,6 +319,9 @@ class Host:
             await stream.aclose()
         except STREAM_ERRORS as error:
             log.debug("stream ended", peer=connection.peer_id, protocol=protocol, why=error)
+            stream.reset()
+        except HiveError as error:
+            log.error("serving a stream failed", peer=connection.peer_id, protocol=protocol, why=error.line())
             stream.reset()
         except Exception:
             log.exception("serving a stream failed", peer=connection.peer_id, protocol=protocol)

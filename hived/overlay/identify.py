@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import trio
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
@@ -20,6 +21,8 @@ from .wire import ProtocolError, receive_exactly
 IDENTIFY = "/ipfs/id/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 _PING_BYTES = 32
+# A stranger that sends and does not read must not hold our memory.
+_PING_SECONDS = 20.0
 
 
 class IdentifyService:
@@ -53,7 +56,8 @@ async def serve_ping(stream: MuxedStream, connection: Connection) -> None:
     """Echo 32 bytes at a time until the peer has enough (libp2p spec: ping)."""
     while True:
         try:
-            data = await receive_exactly(stream, _PING_BYTES)
+            with trio.fail_after(_PING_SECONDS):
+                data = await receive_exactly(stream, _PING_BYTES)
+                await stream.send_all(data)
         except ProtocolError:
             return
-        await stream.send_all(data)

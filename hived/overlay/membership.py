@@ -14,6 +14,7 @@ from typing import TypeVar
 import trio
 
 from ..logs import Log
+from ..transport.limits import MuxLimits
 from ..transport.muxstream import MuxedStream
 from .guesses import Guesses
 from .host import Connection, Host
@@ -28,6 +29,8 @@ JOIN_SECONDS = 15.0
 _LIMIT = 512
 _TOTAL = "total"
 MAX_ACTIVE = 4
+MAX_STRANGERS_ACTIVE = 8
+MEMBER = MuxLimits()
 
 
 class Hello(Message):
@@ -82,11 +85,14 @@ class Membership:
         self._clock = clock
         self._guesses = Guesses()
         self._total = Guesses(first_delay=0.01, max_delay=1.0)
+        # Strangers wait for each other, never members or this node's own joins for them.
         self._crypto = trio.CapacityLimiter(2)
+        self._stranger_crypto = trio.CapacityLimiter(1)
         # Stands in for the key of a network that this node is not in: a stranger
         # cannot tell that from a wrong password.
         self._decoy = os.urandom(32)
         self._active: Counter[str] = Counter()
+        self._strangers_active = 0
         host.handlers[JOIN] = self._serve
 
     def set_network(self, name: str, key: bytes) -> None:
@@ -162,18 +168,22 @@ class Membership:
             name = self._ids.get(hello.network)
             source = self._source(connection, name)
             wait = self._guesses.wait(source, self._clock())
-            if wait > 0 or self._active[source] >= MAX_ACTIVE:
+            stranger = not source.startswith("peer:")
+            crowded = stranger and self._strangers_active >= MAX_STRANGERS_ACTIVE
+            if wait > 0 or crowded or self._active[source] >= MAX_ACTIVE:
                 await send(stream, Answer(wait=math.ceil(max(wait, 1))))
                 await stream.send_eof()
                 return
             self._guesses.begin(source, self._clock())
             self._active[source] += 1
+            self._strangers_active += stranger
             try:
-                if not source.startswith("peer:"):
+                if stranger:
                     # What other strangers got wrong slows this one down, but cannot lock it out.
                     await trio.sleep(self._total.wait(_TOTAL, self._clock()))
                 await self._answer(stream, connection, hello, name, source)
             finally:
+                self._strangers_active -= stranger
                 self._active[source] -= 1
                 if not self._active[source]:
                     del self._active[source]
@@ -185,9 +195,10 @@ class Membership:
         binding = Binding(
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
-        ours = await self._run(partial(JoinHandshake, key, binding, opener=False))
+        limiter = self._crypto if source.startswith("peer:") else self._stranger_crypto
+        ours = await self._run(partial(JoinHandshake, key, binding, opener=False), limiter)
         try:
-            await self._run(partial(ours.finish, hello.share))
+            await self._run(partial(ours.finish, hello.share), limiter)
             await send(stream, Answer(share=ours.share))
             proof = (await receive(stream, Confirm, _LIMIT)).proof
         except BaseException:
@@ -229,6 +240,7 @@ class Membership:
         if self.keys.get(network) != key or not connection.is_open:
             raise ProtocolError("the network is gone")
         connection.memberships.add(network)
+        connection.muxer.set_limits(MEMBER)
 
     def _use(self, connection: Connection, network: str) -> None:
         if network in connection.memberships and network not in connection.usable:
@@ -237,8 +249,8 @@ class Membership:
             for callback in self.on_joined:
                 callback(connection, network)
 
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(function, limiter=self._crypto)
+    async def _run(self, function: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
+        return await trio.to_thread.run_sync(function, limiter=limiter or self._crypto)
 
 
 def _seconds(wait: float) -> float:

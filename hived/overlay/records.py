@@ -23,6 +23,8 @@ DOMAIN = "hive-node-record"
 PAYLOAD_TYPE = b"/hive/node-record/1"
 MAX_ENVELOPE = 8 * 1024
 MAX_SEQUENCE = 2**53
+# The end of the year 9999: what RFC 3339 can write.
+MAX_TIME = 253402300800.0
 _MAX_TEXT = 64
 
 
@@ -79,7 +81,7 @@ def verify(envelope: bytes, network_id: bytes) -> SignedRecord:
         raise ProtocolError("a record of another network")
     if not check_name(record.name) or not 0 < record.seq < MAX_SEQUENCE or len(record.version) > _MAX_TEXT:
         raise ProtocolError("a record with a malformed field")
-    if not 0 <= record.issued < 2**40:
+    if not 0 <= record.issued < MAX_TIME:
         raise ProtocolError("a record with a malformed time")
     addresses = usable_addresses(record.addresses)
     return SignedRecord(msgspec.structs.replace(record, addresses=addresses), envelope)

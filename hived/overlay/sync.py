@@ -11,6 +11,7 @@ import os
 import random
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
@@ -35,6 +36,8 @@ SYNC = "/hive/sync/1.0.0"
 ROUND_SECONDS = 30.0
 EXCHANGE_SECONDS = 20.0
 BATCH = 64
+# Of one peer; a push is short, and what is refused the next round repairs.
+MAX_EXCHANGES = 16
 MAX_RECORDS = 10_000
 _MAX_DIGEST = 1024 * 1024
 _MAX_RECORDS_BYTES = 2 * 1024 * 1024
@@ -72,6 +75,7 @@ class Sync:
         self._membership = membership
         self._store = store
         self._introductions = Introductions()
+        self._serving: Counter[str] = Counter()
         self._nonce = os.urandom(8)
         self._name = ""
         self._addresses: list[str] = []
@@ -268,6 +272,17 @@ class Sync:
 
     async def serve(self, stream: MuxedStream, connection: Connection) -> None:
         """The answering side of a push or a round."""
+        if self._serving[connection.peer_id] >= MAX_EXCHANGES:
+            raise ProtocolError("too many exchanges at once")
+        self._serving[connection.peer_id] += 1
+        try:
+            await self._serve(stream, connection)
+        finally:
+            self._serving[connection.peer_id] -= 1
+            if not self._serving[connection.peer_id]:
+                del self._serving[connection.peer_id]
+
+    async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
         with trio.fail_after(EXCHANGE_SECONDS):
             opening = await receive(stream, Open, 1024)
             network = self._membership.require(connection, opening.network, SYNC)

@@ -62,7 +62,10 @@ class Reconciler:
                 broken = any(item.state == "error" for item in self.running.values())
                 with trio.move_on_after(RETRY_SECONDS if broken else float("inf")):
                     await self._wake.wait()
-                await self.reconcile()
+                try:
+                    await self.reconcile()
+                except HiveError as error:
+                    log.error("the proxies could not be compared with the store", why=error.line())
 
     async def reconcile(self, bound: dict[int, list[socket.socket]] | None = None) -> None:
         """Compare with the store and act. ``bound`` are listeners made ahead for new rows, by ID."""

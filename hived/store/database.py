@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import dataset
 import outcome
 import trio
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import HiveError, failed
 from . import migrations
@@ -92,7 +93,24 @@ class Database:
                 await trio.to_thread.run_sync(self._thread.join)
 
     def _own(self) -> None:
-        db = dataset.connect(
+        db = self._connect()
+        try:
+            while (job := self._jobs.get()) is not None:
+                job.result = outcome.capture(self._transact, db, job.function)
+                if isinstance(job.result, outcome.Error) and isinstance(job.result.error, SQLAlchemyError):
+                    # Where the rollback failed too (a full disk), the connection is of no more use.
+                    with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
+                        db.close()
+                    db = self._connect()
+                try:
+                    job.token.run_sync_soon(job.done.set)
+                except trio.RunFinishedError:
+                    return
+        finally:
+            db.close()
+
+    def _connect(self) -> dataset.Database:
+        return dataset.connect(
             f"sqlite:///{self.path}",
             ensure_schema=False,
             row_type=dict,
@@ -102,15 +120,6 @@ class Database:
                 "PRAGMA busy_timeout=5000",
             ],
         )
-        try:
-            while (job := self._jobs.get()) is not None:
-                job.result = outcome.capture(self._transact, db, job.function)
-                try:
-                    job.token.run_sync_soon(job.done.set)
-                except trio.RunFinishedError:
-                    return
-        finally:
-            db.close()
 
     @staticmethod
     def _transact(db: dataset.Database, function: Callable[[dataset.Database], T]) -> T:
@@ -190,4 +199,6 @@ def _readable(error: Exception, path: Path) -> Exception:
             f"Restore a copy, or set it aside and start anew:"
             f" mv {path} {path}.damaged; rm -f {path}-wal {path}-shm",
         )
+    if isinstance(error, SQLAlchemyError):
+        return failed(f"using {path} failed", str(error).split("\n")[0], "Check the disk")
     return error

@@ -60,6 +60,10 @@ class Muxer:
         """Streams that are open in at least one direction, those not yet accepted included."""
         return len(self._session.streams)
 
+    def set_limits(self, limits: MuxLimits) -> None:
+        """Other bounds for streams and windows from now on: a peer has proved what it is."""
+        self._session.limits = limits
+
     # Streams
 
     async def open(self) -> MuxedStream:
