@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import sqlite3
 import stat
 import threading
@@ -212,3 +213,19 @@ async def test_a_full_or_locked_disk_is_one_line(tmp_path: Path) -> None:
         await database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(HiveError, match="full"):
             await database.execute("INSERT INTO setting VALUES ('a', :v)", v="x" * 1_000_000)
+
+
+@trio_test
+async def test_a_failed_commit_costs_no_later_one(tmp_path: Path) -> None:
+    """The disk is full for a moment, here by a limit on file sizes: one clear error, then all goes on."""
+    async with opened(tmp_path) as database:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (32 * 1024, hard))
+        try:
+            with pytest.raises(HiveError, match=r"using .* failed"):
+                await database.execute("INSERT INTO setting VALUES ('big', :v)", v="x" * 1_000_000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await database.execute("INSERT INTO setting VALUES ('small', 'kept')")
+        rows = await database.run(lambda db: [row["key"] for row in db["setting"].find()])
+        assert rows == ["small"]
