@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import HiveError, usage
+from .errors import usage
 from .logs import FORMATS, LEVELS
 from .schema import check_name
 
@@ -249,6 +249,3 @@ def describe(config: Config) -> str:
             f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
         )
     return "\n".join(lines)
-
-
-__all__ = ["Config", "HiveError", "Secret", "describe", "host_name", "load", "merged", "parse_secret"]

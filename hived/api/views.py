@@ -51,9 +51,13 @@ def last_contact_here(node: Node, peer_id: str) -> float | None:
         return time.time()
     if any(connection.usable for connection in node.host.connections.get(peer_id, ())):
         return time.time()
-    stored = node.book.peers.get(peer_id)
-    times = [t for t in (node.peers.contacts.get(peer_id), stored.last_contact if stored else None) if t]
+    stored = node.book.peer(peer_id)
+    times = [t for t in (node.peers.contacts.get(peer_id), stored.last_contact) if t]
     return max(times, default=None)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return round(seconds * 1000, 2) if seconds is not None else None
 
 
 def node_rows(node: Node, network: str) -> list[NodeRow]:
@@ -69,7 +73,7 @@ def node_rows(node: Node, network: str) -> list[NodeRow]:
         contact = last_contact_here(node, peer_id)
         # An author's clock may be wrong by years: what lies in the future is no contact.
         issued = min(record.issued, time.time()) if record else None
-        stored = node.book.peers.get(peer_id)
+        stored = node.book.peer(peer_id)
         rtt = connection.muxer.rtt if connection else None
         rows.append(
             NodeRow(
@@ -78,12 +82,12 @@ def node_rows(node: Node, network: str) -> list[NodeRow]:
                 network=network,
                 path=path,
                 relay=None,
-                rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
+                rtt_ms=_milliseconds(rtt),
                 latest_contact=rfc3339(max([t for t in (contact, issued) if t], default=None)),
                 version=record.version if record else "",
                 addresses=record.addresses if record else node.book.addresses.get(peer_id, []),
-                alias=stored.alias if stored else None,
-                blocked=bool(stored and stored.blocked),
+                alias=stored.alias,
+                blocked=stored.blocked,
             )
         )
     return sorted(rows, key=lambda row: (row.path != "self", row.name or "~", row.peer_id))
@@ -100,7 +104,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     link = node.peers.links.get(peer_id)
     addresses = dict.fromkeys(node.book.addresses.get(peer_id, []), "user")
     addresses |= {address: "record" for r in records for address in r.addresses}
-    stored = node.book.peers.get(peer_id)
+    stored = node.book.peer(peer_id)
     here = last_contact_here(node, peer_id)
     issued = min(record.issued, time.time()) if record else None
     rtt = connection.muxer.rtt if connection else None
@@ -108,12 +112,12 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     return NodeDetail(
         peer_id=peer_id,
         name=node.names().shown(peer_id),
-        alias=stored.alias if stored else None,
-        blocked=bool(stored and stored.blocked),
+        alias=stored.alias,
+        blocked=stored.blocked,
         networks=networks,
         path=path,
         relay=None,
-        rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
+        rtt_ms=_milliseconds(rtt),
         latest_contact=rfc3339(max([t for t in (here, issued) if t], default=None)),
         last_contact_here=rfc3339(here),
         record_issued=rfc3339(record.issued) if record else None,

@@ -1,9 +1,9 @@
 """From a byte pipe to a secured one: multistream-select and Noise XX, by py-libp2p.
 
 py-libp2p runs the handshake and proves the identities (libp2p specs: noise,
-connections); afterwards its cipher states are used directly, one Noise message for
-each 2-byte length, RFC-less framing as the noise spec of libp2p has it. This is the only
-module that touches private parts of py-libp2p 0.8.1; it fails at import when they moved.
+connections); afterwards its cipher states are used directly, each Noise message with its
+length in 2 bytes before it (noise spec, wire format). The cipher states are a private part of
+py-libp2p 0.8.1, which is therefore pinned; no other module touches one.
 """
 
 from __future__ import annotations
