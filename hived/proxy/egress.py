@@ -6,7 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -102,6 +102,8 @@ class EgressProxy:
     limit: int = MAX_CONNECTIONS
     on_event: Callable[[str], None] | None = None
     _stop_listening: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _closed: bool = False
+    _held: set[trio.CancelScope] = field(default_factory=set)
 
     async def run(self) -> None:
         """Accept and forward until cancelled, or until :meth:`drain` and the last connection's end."""
@@ -109,13 +111,25 @@ class EgressProxy:
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self.sockets]
         try:
             async with trio.open_nursery() as connections:
-                with self._stop_listening:
-                    async with trio.open_nursery() as accepting:
-                        for listener in listeners:
-                            accepting.start_soon(self._accept, listener, connections, slots)
-                self._close()
+                try:
+                    with self._stop_listening:
+                        async with trio.open_nursery() as accepting:
+                            for listener in listeners:
+                                accepting.start_soon(self._accept, listener, connections, slots)
+                finally:
+                    self._close()
         finally:
             self._close()
+
+    @contextlib.contextmanager
+    def _until_closed(self) -> Iterator[None]:
+        """Hold a cancellation back until the port is free: who sees the reset and tries again is refused."""
+        with trio.CancelScope(shield=not self._closed) as scope:
+            self._held.add(scope)
+            try:
+                yield
+            finally:
+                self._held.discard(scope)
 
     def drain(self) -> None:
         """Take no new connections; those that live go on."""
@@ -125,6 +139,9 @@ class EgressProxy:
         for sock in self.sockets:
             with contextlib.suppress(OSError):
                 sock.close()
+        self._closed = True
+        for scope in self._held:
+            scope.shield = False
 
     async def _accept(
         self, listener: trio.SocketListener, connections: trio.Nursery, slots: trio.CapacityLimiter
@@ -142,7 +159,13 @@ class EgressProxy:
                 slots.release_on_behalf_of(token)
                 raise
             else:
-                connections.start_soon(self._forward, local, slots, token)
+                connections.start_soon(self._forward_until_cut, local, slots, token)
+
+    async def _forward_until_cut(
+        self, local: trio.SocketStream, slots: trio.CapacityLimiter, token: object
+    ) -> None:
+        with self._until_closed():
+            await self._forward(local, slots, token)
 
     async def _forward(self, local: trio.SocketStream, slots: trio.CapacityLimiter, token: object) -> None:
         route, counters = self.route, self.counters
