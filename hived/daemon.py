@@ -24,6 +24,8 @@ from .config import Config
 from .errors import HiveError
 from .logs import Log
 from .overlay.book import Book, DialPolicy
+from .overlay.exchange import SYNC, SYNC_FIRST
+from .overlay.gossip import Gossip
 from .overlay.host import Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
 from .overlay.identity import SEED_BYTES, Identity, parse_identity
@@ -32,7 +34,7 @@ from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
 from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
-from .overlay.sync import SYNC, Sync
+from .overlay.sync import Sync
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
@@ -90,6 +92,7 @@ class Daemon:
                 await overlay.start(self.host.run)
                 await self.listening.apply(self.config)
                 await overlay.start(self.sync.run)
+                await overlay.start(self.gossip.run)
                 await self._publish()
                 async with trio.open_nursery() as services:
                     await services.start(self.reconciler.run)
@@ -118,6 +121,7 @@ class Daemon:
                     await self.reconciler.drain(DRAIN_SECONDS)
                     services.cancel_scope.cancel()
                 await self._save_contacts()
+                await self._save_records()
                 overlay.cancel_scope.cancel()
         log.info("stopped")
 
@@ -142,6 +146,7 @@ class Daemon:
         self.listening = Listening(self.host, self.settings)
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
+        self.gossip = Gossip(self.sync, self.membership)
         policy = DialPolicy(
             self._book,
             self.sync,
@@ -183,7 +188,12 @@ class Daemon:
         identify = IdentifyService(self.identity, self.listening.addresses, lambda: self.host.handlers)
         self.host.handlers.update({IDENTIFY: identify.serve, PING: serve_ping})
         self.host.member_handlers.update(
-            {SYNC: self.sync.serve, PROXY: self.ingress.serve, API: self.server.serve_member}
+            {
+                SYNC: self.gossip.serve,
+                SYNC_FIRST: self.gossip.serve_first,
+                PROXY: self.ingress.serve,
+                API: self.server.serve_member,
+            }
         )
         self.host.on_connected.append(lambda connection: self._notify())
         self.host.on_disconnected.append(lambda connection: self._notify())
@@ -362,6 +372,13 @@ class Daemon:
         for peer_id, when in contacts.items():
             self._book.peers[peer_id] = replace(self._book.peer(peer_id), last_contact=when)
         self.peers.contacts.clear()
+
+    async def _save_records(self) -> None:
+        self.sync.tick()
+        try:
+            await self.sync.save()
+        except HiveError as error:
+            log.error("the time in touch could not be kept", why=error.line())
 
 
 async def _identity(keys: IdentityKeys) -> Identity:

@@ -69,7 +69,7 @@ class Node:
     def names(self) -> Names:
         """Who is called what, from records, aliases and the order of claims."""
         claimed = {self.identity.peer_id: self.name()}
-        for network in self.sync.records:
+        for network in self.sync.ledgers:
             for record in self.sync.visible(network):
                 claimed.setdefault(record.peer_id, record.name)
         for peer_id, _ in self.book.registrations:

@@ -80,14 +80,20 @@ class Connection:
 
     async def open_stream(self, protocol: str) -> MuxedStream:
         """A stream that speaks ``protocol``. Raises one of STREAM_ERRORS."""
+        return (await self.open_any(protocol))[0]
+
+    async def open_any(self, *protocols: str) -> tuple[MuxedStream, str]:
+        """A stream that speaks the first of ``protocols`` that the peer does too, and which that is.
+
+        Raises one of STREAM_ERRORS: NotSpokenError when it speaks none.
+        """
         with trio.fail_after(NEGOTIATE_SECONDS):
             stream = await self.muxer.open()
             try:
-                await select(RawPipe(stream, True), protocol)
+                return stream, await select(RawPipe(stream, True), *protocols)
             except BaseException:
                 stream.reset()
                 raise
-        return stream
 
 
 class Host:

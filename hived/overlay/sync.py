@@ -1,319 +1,299 @@
-"""Node records in memory and on the wire: ``/hive/sync/1.0.0``.
+"""Node records, in memory and in the store: which are believed, kept, told on, and dropped again.
 
-A change is pushed at once to every connected member; a round with one member repairs
-what was missed: after each join, and every 30 s with a random one. A round tells each
-other's sequence numbers and sends what is newer.
+What a member may cost is bounded: records that are no news, new authors an hour, and how
+often one author may change. Talking with members is gossip.py's.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
-import msgspec
 import trio
 
-from .. import __version__
 from ..errors import HiveError
 from ..logs import Log
 from ..store.records import Records, StoredRecord
-from ..transport.muxstream import MuxedStream
-from .host import STREAM_ERRORS, Connection
+from .author import Author
+from .clock import Clock
+from .exchange import Copy
+from .host import Connection
 from .identity import Identity
+from .ledger import EXPIRY_SECONDS, MAX_RECORDS, Ledger
 from .membership import Membership
 from .networkkeys import network_id
-from .quota import Introductions
-from .records import NodeRecord, SignedRecord, sign, verify
-from .wire import Message, ProtocolError, receive, send
+from .quota import Budgets
+from .records import Claim, NodeRecord, SignedRecord, read, verify
+from .wire import ProtocolError
 
 log = Log("hived.overlay.sync")
 
-SYNC = "/hive/sync/1.0.0"
-ROUND_SECONDS = 30.0
-EXCHANGE_SECONDS = 20.0
-BATCH = 64
-# Of one peer; a push is short, and what is refused the next round repairs.
-MAX_EXCHANGES = 16
-MAX_RECORDS = 10_000
-_MAX_DIGEST = 1024 * 1024
-_MAX_RECORDS_BYTES = 2 * 1024 * 1024
-
-
-class Open(Message):
-    """The opener's first message: which network, and whether it wants a round or just pushes."""
-
-    network: bytes
-    round: bool = False
-
-
-class Digest(Message):
-    """The highest sequence known of each author."""
-
-    have: dict[str, int] = msgspec.field(default_factory=dict)
-
-
-class Batch(Message):
-    """Envelopes, and of whom the sender would like to have newer ones; ``more`` follow."""
-
-    records: list[bytes] = msgspec.field(default_factory=list)
-    want: list[str] = msgspec.field(default_factory=list)
-    more: bool = False
+TICK_SECONDS = 60.0
+SAVE_SECONDS = 600.0
+_BAD_RECORD = 200.0
+# A proof costs about 0.1 ms: the event loop has others to serve in between.
+_BREATH = 8
 
 
 class Sync:
-    """All known records by network and author, kept in the store and in step with the members."""
+    """All known records by network and author.
 
-    def __init__(self, identity: Identity, membership: Membership, store: Records) -> None:
-        self.records: dict[str, dict[str, SignedRecord]] = {}
-        self.hidden: set[tuple[str, str]] = set()
+    ``on_change`` is called for each newer record, ``on_fresh`` for all that came together, with
+    the connection they came on. ``clock`` and ``rng`` are handed in so that a simulation can
+    run days in seconds.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        membership: Membership,
+        store: Records,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.ledgers: dict[str, Ledger] = {}
         self.on_change: list[Callable[[str, NodeRecord], None]] = []
+        self.on_fresh: list[Callable[[str, dict[str, Copy], Connection | None], None]] = []
+        self.clock = clock or Clock()
         self._identity = identity
         self._membership = membership
         self._store = store
-        self._introductions = Introductions()
-        self._serving: Counter[str] = Counter()
-        self._nonce = os.urandom(8)
-        self._name = ""
-        self._addresses: list[str] = []
+        self._rng = rng or random.Random()
+        self.author = Author(identity, self.clock, self._rng)
+        self.budgets = Budgets()
         self._nursery: trio.Nursery | None = None
         self._publishing = trio.Lock()
-        membership.on_joined.append(self._joined)
+        self._ticked = self.clock.monotonic()
+
+    # Life
 
     async def load(self) -> None:
         """Read the store. Records that no longer verify are left out."""
+        for network, touch in (await self._store.touches()).items():
+            self.ledgers[network] = Ledger(touch=touch)
         for row in await self._store.all():
             try:
                 signed = verify(row.envelope, network_id(row.network))
             except ProtocolError as error:
                 log.warning("a stored record was dropped", network=row.network, peer=row.peer_id, why=error)
                 continue
-            self.records.setdefault(row.network, {})[row.peer_id] = signed
+            ledger = self.ledger(row.network)
+            ledger.put(signed, row.came)
             if row.hidden:
-                self.hidden.add((row.network, row.peer_id))
+                ledger.hidden.add(row.peer_id)
+        for network, peer_id, seq in await self._store.expired():
+            self.ledger(network).expired[peer_id] = seq
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Push and repair until cancelled."""
+        """Count the time, re-sign and expire until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            while True:
-                await trio.sleep(ROUND_SECONDS * random.uniform(0.75, 1.25))
-                for network in list(self._membership.keys):
-                    members = self._membership.members(network)
-                    if members:
-                        self._nursery.start_soon(self._round, random.choice(members), network)
+            await self._keep_house()
+
+    async def _keep_house(self) -> None:
+        saved = self.clock.monotonic()
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            try:
+                self.tick()
+                await self._resign()
+                if self.clock.monotonic() - saved >= SAVE_SECONDS:
+                    saved = self.clock.monotonic()
+                    await self.expire()
+                    await self.save()
+            except HiveError as error:
+                log.error("keeping the records failed; it is tried again", why=error.line())
+
+    def tick(self) -> None:
+        """Count the time in touch, and see who lives."""
+        now = self.clock.monotonic()
+        passed, self._ticked = now - self._ticked, now
+        for network in self._membership.keys:
+            members = self._membership.members(network)
+            ledger = self.ledger(network)
+            if members:
+                ledger.touch += passed
+            for member in members:
+                ledger.seen(member.peer_id)
+
+    async def expire(self) -> None:
+        """Drop the records of those who gave no sign of life for 30 days in touch with the network."""
+        for network, ledger in self.ledgers.items():
+            gone = [author for author in ledger.outdated() if author != self._identity.peer_id]
+            if gone:
+                await self._store.expire(network, {a: ledger.sequence(a) for a in gone})
+                for author in gone:
+                    ledger.expire(author)
+                log.info("nodes unseen for 30 days were dropped", network=network, nodes=len(gone))
+
+    async def save(self) -> None:
+        """Keep the time in touch, and since when each author is unseen."""
+        members = {n: [c.peer_id for c in self._membership.members(n)] for n in self.ledgers}
+        await self._store.save_touches({n: ledger.touch for n, ledger in self.ledgers.items()}, members)
+
+    # Reading
+
+    def ledger(self, network: str) -> Ledger:
+        return self.ledgers.setdefault(network, Ledger())
 
     def visible(self, network: str) -> Iterable[NodeRecord]:
         """The records of a network that the user has not forgotten, this node's included."""
-        for peer_id, signed in list(self.records.get(network, {}).items()):
-            if (network, peer_id) not in self.hidden:
-                yield signed.record
+        ledger = self.ledgers.get(network)
+        return ledger.visible() if ledger else ()
 
     def get(self, network: str, peer_id: str) -> NodeRecord | None:
-        signed = self.records.get(network, {}).get(peer_id)
-        return signed.record if signed and (network, peer_id) not in self.hidden else None
+        ledger = self.ledgers.get(network)
+        return ledger.get(peer_id) if ledger else None
 
     # This node's own record
 
     async def publish(self, name: str, addresses: list[str], networks: Iterable[str]) -> None:
         """Sign this node's record anew in each network where it says something else than before."""
         async with self._publishing:
-            self._name, self._addresses = name, addresses
+            self.author.name, self.author.addresses = name, addresses
             for network in networks:
                 await self._publish(network)
 
-    async def _publish(self, network: str, after: int = 0) -> None:
-        own = self.records.get(network, {}).get(self._identity.peer_id)
-        draft = NodeRecord(
-            network=network_id(network),
-            peer_id=self._identity.peer_id,
-            name=self._name,
-            addresses=self._addresses,
-            version=__version__,
-            seq=0,
-            nonce=self._nonce,
-            issued=0.0,
-        )
-        if own and not after and draft == msgspec.structs.replace(own.record, seq=0, issued=0.0):
-            return
-        now = time.time()
-        seq = max(own.record.seq + 1 if own else 1, after + 1, int(now * 1000))
-        signed = sign(msgspec.structs.replace(draft, seq=seq, issued=now), self._identity.key_pair)
-        await self._keep(network, [signed], None)
+    async def _publish(self, network: str, *, after: int = 0, anew: bool = False) -> None:
+        own = self.ledger(network).records.get(self._identity.peer_id)
+        signed = self.author.sign(network, own, after=after, anew=anew)
+        if signed is not None:
+            await self.keep(network, [(signed, 0.0)], None)
+
+    async def _resign(self) -> None:
+        async with self._publishing:
+            for network in list(self._membership.keys):
+                own = self.ledger(network).records.get(self._identity.peer_id)
+                if own is not None and self.author.is_due(network, own.record):
+                    await self._publish(network, anew=True)
 
     def drop_network(self, network: str) -> None:
-        self.records.pop(network, None)
-        self.hidden = {item for item in self.hidden if item[0] != network}
+        self.ledgers.pop(network, None)
 
     async def hide(self, peer_id: str) -> None:
         """Hide a peer until it publishes something newer."""
         await self._store.hide(peer_id)
-        self.hidden |= {(network, peer_id) for network, known in self.records.items() if peer_id in known}
+        for ledger in self.ledgers.values():
+            if peer_id in ledger.records:
+                ledger.hidden.add(peer_id)
 
     # Taking records in
 
-    async def _keep(self, network: str, signed: list[SignedRecord], source: Connection | None) -> None:
+    async def keep(
+        self, network: str, taken: list[tuple[SignedRecord, float]], source: Connection | None
+    ) -> None:
         """Commit what is newer than what is known, then tell callbacks and members but ``source``."""
         if network not in self._membership.keys:
             return
-        known = self.records.setdefault(network, {})
-        newer: dict[str, SignedRecord] = {}
-        dropped = 0
-        for item in signed:
-            author = item.record.peer_id
-            best = newer.get(author) or known.get(author)
-            if best is not None and item.record.seq <= best.record.seq:
-                continue
-            if best is None and not self._has_room(network, author, len(known) + len(newer), source):
-                dropped += 1
-                continue
-            newer[author] = item
-        if dropped and source is not None and self._introductions.worth_a_line(network, source.peer_id):
-            log.warning(
-                "a member made too many nodes known at once",
-                network=network,
-                peer=source.peer_id,
-                dropped=dropped,
-            )
-        if not newer:
+        ledger = self.ledger(network)
+        newest: dict[str, tuple[SignedRecord, float]] = {}
+        for signed, age in taken:
+            author = signed.record.peer_id
+            known = newest[author][0].record.seq if author in newest else ledger.sequence(author)
+            if signed.record.seq > known:
+                newest[author] = (signed, ledger.touch - age)
+        if not newest:
             return
-        rows = [StoredRecord(network, a, s.record.seq, s.envelope, 0.0, False) for a, s in newer.items()]
+        rows = [
+            StoredRecord(network, a, s.record.seq, s.envelope, came, False) for a, (s, came) in newest.items()
+        ]
         try:
             await self._store.put(rows)
         except sqlite3.IntegrityError:
             log.debug("records came for a network that is being left", network=network)
             return
-        fresh: list[bytes] = []
-        for author, item in newer.items():
-            best = known.get(author)
-            if best is None or item.record.seq > best.record.seq:
-                known[author] = item
-                self.hidden.discard((network, author))
-                fresh.append(item.envelope)
+        fresh: dict[str, Copy] = {}
+        for author, (signed, came) in newest.items():
+            if signed.record.seq > ledger.sequence(author):
+                ledger.put(signed, came)
+                fresh[author] = Copy(signed.envelope, ledger.age(author))
                 for callback in self.on_change:
-                    callback(network, item.record)
-        if fresh and self._nursery is not None:
-            for connection in self._membership.members(network):
-                if connection is not source:
-                    self._nursery.start_soon(self._push, connection, network, fresh)
+                    callback(network, signed.record)
+        if fresh:
+            for hook in self.on_fresh:
+                hook(network, fresh, source)
 
-    def _has_room(self, network: str, author: str, known: int, source: Connection | None) -> bool:
-        """Whether a new author may be added: 10,000 in a network, and not too many from one member."""
-        if known >= MAX_RECORDS:
-            return False
-        if source is None:
-            return True
-        return self._introductions.allow(network, source.peer_id, author, time.monotonic())
+    async def take(self, network: str, copies: list[Copy], source: Connection) -> list[str]:
+        """Believe what proves itself and is news; of whom the source knows the newest.
 
-    async def _take(self, network: str, envelopes: list[bytes], source: Connection) -> None:
-        signed: list[SignedRecord] = []
-        for envelope in envelopes:
-            try:
-                item = verify(envelope, network_id(network))
-            except ProtocolError as error:
-                # Nothing of that member's batch is believed.
-                log.warning("a member sent a bad record", network=network, peer=source.peer_id, why=error)
-                raise
-            if item.record.peer_id == self._identity.peer_id:
-                await self._met_own(network, item, source)
-            else:
-                signed.append(item)
-        await self._keep(network, signed, source)
-
-    async def _met_own(self, network: str, item: SignedRecord, source: Connection) -> None:
-        """Somebody has a newer record of this very node: from before a restored backup, or of a clone."""
-        own = self.records.get(network, {}).get(self._identity.peer_id)
-        if own is not None and item.record.seq > own.record.seq:
-            log.info("publishing above an older life's record", network=network, seq=item.record.seq)
-            async with self._publishing:
-                await self._publish(network, after=item.record.seq)
-
-    # The protocol
-
-    def _joined(self, connection: Connection, network: str) -> None:
-        if self._nursery is not None and connection.initiator:
-            self._nursery.start_soon(self._round, connection, network)
-
-    async def _push(self, connection: Connection, network: str, envelopes: list[bytes]) -> None:
-        async def talk(stream: MuxedStream) -> None:
-            await self._send_batches(stream, envelopes)
-
-        await self._exchange(connection, Open(network=network_id(network)), talk)
-
-    async def _round(self, connection: Connection, network: str) -> None:
-        async def talk(stream: MuxedStream) -> None:
-            await send(stream, self._digest(network))
-            wanted = await self._receive_batches(stream, network, connection)
-            await self._send_batches(stream, self._envelopes(network, wanted))
-
-        await self._exchange(connection, Open(network=network_id(network), round=True), talk)
-
-    async def _exchange(
-        self, connection: Connection, opening: Open, talk: Callable[[MuxedStream], Awaitable[None]]
-    ) -> None:
-        """Say something on a stream of its own, until the other side has dealt with it; never raises."""
+        Raises ProtocolError, and believes nothing, when one record does not verify.
+        """
+        ledger, peer = self.ledger(network), source.peer_id
+        taken: list[tuple[SignedRecord, float]] = []
+        told: list[str] = []
+        refused = useless = proofs = 0
         try:
-            with trio.fail_after(EXCHANGE_SECONDS):
-                stream = await connection.open_stream(SYNC)
-                try:
-                    await send(stream, opening)
-                    await talk(stream)
-                    await stream.send_eof()
-                    await stream.receive_some(1)
-                finally:
-                    stream.reset()
-        except (*STREAM_ERRORS, HiveError) as error:
-            log.debug(
-                "an exchange of records failed", peer=connection.peer_id, round=opening.round, why=error
-            )
-
-    async def serve(self, stream: MuxedStream, connection: Connection) -> None:
-        """The answering side of a push or a round."""
-        if self._serving[connection.peer_id] >= MAX_EXCHANGES:
-            raise ProtocolError("too many exchanges at once")
-        self._serving[connection.peer_id] += 1
-        try:
-            await self._serve(stream, connection)
+            for copy in copies:
+                claim = read(copy.envelope, network_id(network))
+                author, seq = claim.record.peer_id, claim.record.seq
+                if author == self._identity.peer_id:
+                    await self._met_own(network, claim)
+                    continue
+                if seq >= ledger.sequence(author):
+                    told.append(author)
+                if seq <= ledger.sequence(author) or copy.age > EXPIRY_SECONDS:
+                    useless += 1
+                    continue
+                if not self._may_take(network, author, source, len(taken)):
+                    refused += 1
+                    continue
+                proofs += 1
+                if proofs % _BREATH == 0:
+                    await trio.lowlevel.checkpoint()
+                taken.append((claim.prove(), copy.age))
+                if author in ledger.records:
+                    self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
+        except ProtocolError as error:
+            # Nothing of that member's batch is believed.
+            self.budgets.useless.charge(peer, self.clock.monotonic(), _BAD_RECORD)
+            if self.budgets.lines.take((peer, "bad"), self.clock.monotonic()):
+                log.warning("a member sent a bad record", network=network, peer=peer, why=error)
+            raise
         finally:
-            self._serving[connection.peer_id] -= 1
-            if not self._serving[connection.peer_id]:
-                del self._serving[connection.peer_id]
+            self.budgets.useless.charge(peer, self.clock.monotonic(), useless + refused)
+        if refused and self.budgets.lines.take((peer, network, "refused"), self.clock.monotonic(), 10):
+            log.warning(
+                "a member made too many nodes known, or one changed too often; the rest is left for later",
+                network=network,
+                peer=peer,
+                left=refused,
+            )
+        await self.keep(network, taken, source)
+        return told
 
-    async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
-        with trio.fail_after(EXCHANGE_SECONDS):
-            opening = await receive(stream, Open, 1024)
-            network = self._membership.require(connection, opening.network, SYNC)
-            if opening.round:
-                theirs = (await receive(stream, Digest, _MAX_DIGEST)).have
-                ours = self._digest(network).have
-                newer = [author for author, seq in ours.items() if seq > theirs.get(author, 0)]
-                want = [author for author, seq in theirs.items() if seq > ours.get(author, 0)]
-                await self._send_batches(stream, self._envelopes(network, newer), want)
-            await self._receive_batches(stream, network, connection)
+    def _may_take(self, network: str, author: str, source: Connection, more: int) -> bool:
+        """Whether an author's newer record fits: 10,000 in a network, new ones and changes not too fast."""
+        ledger, now = self.ledger(network), self.clock.monotonic()
+        if author in ledger.records:
+            return self.budgets.updates.left((network, author), now) >= 1
+        if len(ledger) + more >= MAX_RECORDS:
+            return False
+        return self.budgets.introductions.allow(network, source.peer_id, author, now, ledger.touch)
 
-    def _digest(self, network: str) -> Digest:
-        return Digest(have={author: s.record.seq for author, s in self.records.get(network, {}).items()})
+    async def _met_own(self, network: str, claim: Claim) -> None:
+        """Somebody has a newer record of this very node: from before a restored backup, or of a copy."""
+        own = self.ledger(network).sequence(self._identity.peer_id)
+        if claim.record.seq <= own:
+            return
+        record = claim.prove().record
+        wait = self.author.met(network, record)
+        if wait > 0 and self._nursery is not None:
+            self._nursery.start_soon(self._outdo_later, network, record.seq, wait)
+        else:
+            await self._outdo(network, record.seq)
 
-    def _envelopes(self, network: str, authors: Iterable[str]) -> list[bytes]:
-        known = self.records.get(network, {})
-        return [known[author].envelope for author in authors if author in known]
+    async def _outdo_later(self, network: str, seq: int, wait: float) -> None:
+        await trio.sleep(wait)
+        try:
+            await self._outdo(network, seq)
+        except HiveError as error:
+            log.error("keeping this node's record failed", network=network, why=error.line())
 
-    @staticmethod
-    async def _send_batches(stream: MuxedStream, envelopes: list[bytes], want: Iterable[str] = ()) -> None:
-        parts = [envelopes[i : i + BATCH] for i in range(0, len(envelopes), BATCH)] or [[]]
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            await send(stream, Batch(records=part, want=list(want) if last else [], more=not last))
-
-    async def _receive_batches(self, stream: MuxedStream, network: str, source: Connection) -> list[str]:
-        for _ in range(MAX_RECORDS // BATCH + 1):
-            batch = await receive(stream, Batch, _MAX_RECORDS_BYTES)
-            if len(batch.records) > BATCH:
-                raise ProtocolError(f"a batch of {len(batch.records)} records")
-            await self._take(network, batch.records, source)
-            if not batch.more:
-                return batch.want
-        raise ProtocolError("too many batches")
+    async def _outdo(self, network: str, seq: int) -> None:
+        async with self._publishing:
+            if (
+                network in self._membership.keys
+                and self.ledger(network).sequence(self._identity.peer_id) <= seq
+            ):
+                await self._publish(network, after=seq)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dataset import Database as Tables
 
 from .database import Database
 
+_PUT = """
+    INSERT INTO record (network, peer_id, seq, envelope, came, hidden) VALUES (?, ?, ?, ?, ?, 0)
+    ON CONFLICT (network, peer_id) DO UPDATE
+    SET seq = excluded.seq, envelope = excluded.envelope, came = excluded.came, hidden = 0
+    WHERE excluded.seq > record.seq
+"""
+
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """One envelope. ``hidden``: the user forgot it, until a newer sequence comes."""
+    """One envelope. ``came``: when, on the network's touch clock, less its age at the sender (seconds).
+
+    ``hidden``: the user forgot it, until a newer sequence comes.
+    """
 
     network: str
     peer_id: str
     seq: int
     envelope: bytes
-    received: float
+    came: float
     hidden: bool
 
 
 @dataclass(frozen=True)
 class Records:
-    """Rows of ``record``."""
+    """Rows of ``record`` and ``expired``, and the touch clocks of the networks."""
 
     database: Database
 
@@ -36,7 +46,7 @@ class Records:
                     r["peer_id"],
                     int(r["seq"]),
                     bytes(r["envelope"]),
-                    float(r["received"]),
+                    float(r["came"]),
                     bool(r["hidden"]),
                 )
                 for r in db.query("SELECT * FROM record")
@@ -48,23 +58,58 @@ class Records:
         """Keep each record unless one of the same author with a sequence as high is there."""
 
         def write(db: Tables) -> None:
-            for record in records:
-                db.query(
-                    "INSERT INTO record (network, peer_id, seq, envelope, received, hidden)"
-                    " VALUES (:network, :peer, :seq, :envelope, :now, 0)"
-                    " ON CONFLICT (network, peer_id) DO UPDATE"
-                    " SET seq = excluded.seq, envelope = excluded.envelope,"
-                    " received = excluded.received, hidden = 0"
-                    " WHERE excluded.seq > record.seq",
-                    network=record.network,
-                    peer=record.peer_id,
-                    seq=record.seq,
-                    envelope=record.envelope,
-                    now=time.time(),
-                )
+            _many(db, _PUT, [(r.network, r.peer_id, r.seq, r.envelope, r.came) for r in records])
+            gone = [(r.network, r.peer_id) for r in records]
+            _many(db, "DELETE FROM expired WHERE network = ? AND peer_id = ?", gone)
 
         await self.database.run(write)
 
     async def hide(self, peer_id: str) -> None:
         """Hide a peer's records until it publishes newer ones."""
         await self.database.execute("UPDATE record SET hidden = 1 WHERE peer_id = :peer", peer=peer_id)
+
+    async def expired(self) -> list[tuple[str, str, int]]:
+        """Network, author and last sequence of each record that was dropped."""
+
+        def read(db: Tables) -> list[tuple[str, str, int]]:
+            return [(r["network"], r["peer_id"], int(r["seq"])) for r in db.query("SELECT * FROM expired")]
+
+        return await self.database.run(read)
+
+    async def expire(self, network: str, sequences: Mapping[str, int]) -> None:
+        """Drop authors' records, and keep their sequences."""
+
+        def write(db: Tables) -> None:
+            _many(
+                db,
+                "INSERT OR REPLACE INTO expired (network, peer_id, seq)"
+                " SELECT name, ?, ? FROM network WHERE name = ?",
+                [(author, seq, network) for author, seq in sequences.items()],
+            )
+            gone = [(network, author) for author in sequences]
+            _many(db, "DELETE FROM record WHERE network = ? AND peer_id = ?", gone)
+
+        await self.database.run(write)
+
+    async def touches(self) -> dict[str, float]:
+        """Seconds in touch with each network."""
+
+        def read(db: Tables) -> dict[str, float]:
+            return {r["name"]: float(r["touch"]) for r in db.query("SELECT name, touch FROM network")}
+
+        return await self.database.run(read)
+
+    async def save_touches(self, touches: Mapping[str, float], seen: Mapping[str, list[str]]) -> None:
+        """Keep the seconds in touch, by network; the authors ``seen`` now are as good as new."""
+
+        def write(db: Tables) -> None:
+            _many(db, "UPDATE network SET touch = ? WHERE name = ?", [(t, n) for n, t in touches.items()])
+            rows = [(touches[network], network, a) for network, authors in seen.items() for a in authors]
+            _many(db, "UPDATE record SET came = ? WHERE network = ? AND peer_id = ?", rows)
+
+        await self.database.run(write)
+
+
+def _many(db: Tables, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    if rows:
+        db.executable.exec_driver_sql(statement, list(rows))

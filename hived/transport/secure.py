@@ -184,12 +184,21 @@ class Upgrader:
             await negotiate(raw, protocols)
 
 
-async def select(pipe: RawPipe, protocol: str) -> None:
-    """Ask for one protocol (multistream-select 1.0). Raises HandshakeError when refused."""
+class NotSpokenError(HandshakeError):
+    """The other side answered in order that it speaks none of the protocols."""
+
+
+async def select(pipe: RawPipe, *protocols: str) -> str:
+    """Ask for the first of some protocols that the other side speaks (multistream-select 1.0).
+
+    Raises NotSpokenError when it speaks none, HandshakeError when the conversation fails.
+    """
+    wanted = [TProtocol(protocol) for protocol in protocols]
     try:
-        await MultiselectClient().select_one_of([TProtocol(protocol)], MultiselectCommunicator(pipe))
+        return str(await MultiselectClient().select_one_of(wanted, MultiselectCommunicator(pipe)))
     except Exception as error:
-        raise HandshakeError(f"{protocol} was not agreed: {_reason(error)}") from error
+        kind = NotSpokenError if "rotocols not supported" in str(error) else HandshakeError
+        raise kind(f"{' or '.join(protocols)} was not agreed: {_reason(error)}") from error
 
 
 async def negotiate(pipe: RawPipe, protocols: Sequence[str]) -> str:

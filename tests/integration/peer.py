@@ -14,13 +14,13 @@ import msgspec
 import trio
 
 from hived.overlay.addresses import parse
+from hived.overlay.exchange import BATCH, SYNC, SYNC_FIRST, Batch, Digest, Open
 from hived.overlay.host import Connection, Host
 from hived.overlay.identity import Identity
 from hived.overlay.joinhandshake import Binding, JoinHandshake
 from hived.overlay.membership import Membership
 from hived.overlay.networkkeys import derive_key, network_id
 from hived.overlay.records import NodeRecord, SignedRecord, sign
-from hived.overlay.sync import BATCH, SYNC, Batch, Digest, Open
 from hived.overlay.wire import receive, send
 from hived.transport.muxstream import MuxedStream
 from tests.integration.nodes import PASSWORD, Node
@@ -186,7 +186,7 @@ async def push(connection: Connection, network: str, envelopes: list[bytes]) -> 
 
 async def fetch(connection: Connection, network: str) -> list[bytes]:
     """All records that a node has in a network."""
-    stream = await connection.open_stream(SYNC)
+    stream = await connection.open_stream(SYNC_FIRST)
     try:
         with trio.fail_after(ANSWER_SECONDS):
             await send(stream, Open(network=network_id(network), round=True))

@@ -18,13 +18,14 @@ import trio
 
 from hived.api import remote
 from hived.api.remote import API
+from hived.overlay.exchange import SYNC, SYNC_FIRST, Batch, Digest, Open
 from hived.overlay.host import Connection
 from hived.overlay.identity import Identity
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.membership import Answer, Confirm, Hello, JoinRefusedError
 from hived.overlay.networkkeys import network_id
+from hived.overlay.quota import MAX_FIRST_AUTHORS
 from hived.overlay.records import NodeRecord, sign, verify
-from hived.overlay.sync import SYNC, Batch, Digest, Open
 from hived.overlay.wire import encode, receive, send
 from hived.proxy.header import PROXY, Header, Verdict
 from tests.integration.nodes import Node, cluster, connected, free_port, join
@@ -32,7 +33,7 @@ from tests.integration.peer import Door, Peer, act, fetch, key_of, peer, push, r
 from tests.integration.services import connect, echo, receive_exactly, service
 
 RED, BLUE = "red", "blue"
-NEW_AUTHORS_AN_HOUR = 100  # DESIGN.md, Node records and sync
+# In the first hour of a network; later it is 100 an hour (DESIGN.md, Node records and sync).
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def test_member_of_another_network(three: Three) -> None:
             connection = await member.join(three.door, BLUE, "127.0.0.31")
             record = member.sign(member.record(RED, "intruder")).envelope
             for protocol, opening in (
-                (SYNC, encode(Open(network=red, round=True)) + encode(Digest())),
+                (SYNC_FIRST, encode(Open(network=red, round=True)) + encode(Digest())),
                 (SYNC, encode(Open(network=red)) + encode(Batch(records=[record]))),
                 (PROXY, encode(Header(network=red, egress_port=1984, ingress_port=8084))),
                 (API, encode(remote.Open(network=red)) + http),
@@ -207,9 +208,9 @@ class Records:
         return os.urandom(300)
 
 
+# Not newer than what is known, whoever signed them: not worth a proof, and dropped without one.
+NO_NEWS: list[Callable[[Records], bytes]] = [Records.altered, Records.flipped]
 BAD: list[Callable[[Records], bytes]] = [
-    Records.altered,
-    Records.flipped,
     Records.forged,
     Records.of_blue,
     Records.endless,
@@ -241,6 +242,8 @@ def test_bad_records(three: Three) -> None:
             good = member.sign(member.record(RED, "good")).envelope
             for make in BAD:
                 assert not await push(connection, RED, [good, make(hostile)]), make.__name__
+            for make in NO_NEWS:
+                assert await push(connection, RED, [make(hostile)])
             return member.peer_id
 
     author = act(scene)
@@ -319,7 +322,7 @@ def test_replayed_record(three: Three) -> None:
 
 
 def test_invented_authors(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """1,000 records of authors that one member invents: a bounded number is taken, it is logged, and
+    """Over 2,000 records of authors that one member invents: a bounded number is taken, it is logged, and
     neither the node nor the other members suffer."""
 
     async def scene(door: Door) -> None:
@@ -327,7 +330,7 @@ def test_invented_authors(tmp_path_factory: pytest.TempPathFactory) -> None:
             connection = await member.join(door, RED)
             record = member.record(RED, "invented")
             envelopes = []
-            for number in range(1000):
+            for number in range(MAX_FIRST_AUTHORS + 100):
                 author = Identity.from_seed(number.to_bytes(32, "big"))
                 one = msgspec.structs.replace(record, peer_id=author.peer_id, name=f"invented-{number}")
                 envelopes.append(sign(one, author.key_pair).envelope)
@@ -342,7 +345,8 @@ def test_invented_authors(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert connected(alpha.row(beta) or {})
         for node in (alpha, beta):
             invented = [row for row in node.json("nodes") if row["name"].startswith("invented-")]
-            assert len(invented) <= NEW_AUTHORS_AN_HOUR
+            # The allowance fills again while the test runs: one in two seconds.
+            assert len(invented) <= MAX_FIRST_AUTHORS + 40
         # One line says so, not one a record.
         assert 1 <= sum("too many" in entry for entry in alpha.log.lines[after:]) <= 10
 

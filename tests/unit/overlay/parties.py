@@ -12,12 +12,14 @@ from typing import Any
 
 import trio
 
+from hived.overlay.exchange import SYNC, SYNC_FIRST
+from hived.overlay.gossip import Gossip
 from hived.overlay.host import Connection, Host
 from hived.overlay.identity import Identity
 from hived.overlay.membership import Membership
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import NodeRecord, SignedRecord, sign
-from hived.overlay.sync import SYNC, Sync
+from hived.overlay.sync import Sync
 from hived.store.networks import Networks
 from hived.store.records import Records
 from tests.unit.store.stores import KEY, opened
@@ -39,6 +41,7 @@ class Party:
     blocked: set[str] = field(default_factory=set)
     known: set[tuple[str, str]] = field(default_factory=set)
     sync: Sync | None = None
+    gossip: Gossip | None = None
     networks: Networks | None = None
 
     @property
@@ -106,9 +109,11 @@ async def synced(letter: str, directory: Path, *, network: str = NETWORK) -> Asy
         if network not in [kept.name for kept in await one.networks.all()]:
             await one.networks.add(network, K)
         one.sync = Sync(one.identity, one.membership, Records(database))
-        one.host.member_handlers[SYNC] = one.sync.serve
+        one.gossip = Gossip(one.sync, one.membership)
+        one.host.member_handlers |= {SYNC: one.gossip.serve, SYNC_FIRST: one.gossip.serve_first}
         await one.sync.load()
         await nursery.start(one.sync.run)
+        await nursery.start(one.gossip.run)
         yield one
         nursery.cancel_scope.cancel()
 

@@ -13,7 +13,8 @@ from libp2p.peer.envelope import Envelope, make_unsigned
 from hived.overlay import records
 from hived.overlay.identity import Identity
 from hived.overlay.networkkeys import network_id
-from hived.overlay.records import DOMAIN, MAX_ENVELOPE, MAX_SEQUENCE, PAYLOAD_TYPE, NodeRecord
+from hived.overlay.ranges import MAX_SEQUENCE
+from hived.overlay.records import DOMAIN, MAX_ENVELOPE, PAYLOAD_TYPE, NodeRecord
 from hived.overlay.wire import ProtocolError
 
 ALICE = Identity.from_seed(b"a" * 32)

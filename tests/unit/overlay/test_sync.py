@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from trio.testing import trio_test
 
+from hived.overlay.exchange import BATCH, SYNC, Batch, Digest, Open
 from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import SignedRecord
-from hived.overlay.sync import BATCH, SYNC, Batch, Digest, Open
 from hived.overlay.wire import receive, send
 from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, synced, until
 
@@ -85,7 +85,7 @@ async def test_more_than_a_batch(tmp_path: Path, logged: Logged) -> None:
                 network=network_id(NETWORK), peer_id=author.peer_id, name=f"n{number}", seq=1, issued=1.0
             )
             many.append(sign(record, author.key_pair))
-        await alice.records._keep(NETWORK, many, None)
+        await alice.records.keep(NETWORK, [(signed, 0.0) for signed in many], None)
         await alice.joined(bob)
         await until(lambda: len(list(bob.records.visible(NETWORK))) == len(many))
 
@@ -189,7 +189,7 @@ async def test_a_node_jumps_past_its_own_older_life(tmp_path: Path, logged: Logg
     """After a restored backup the others know a higher sequence: the node publishes above it."""
     async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
         await publish(alice, "alpha")
-        await bob.records._keep(NETWORK, [alice.record(2**51, name="past")], None)
+        await bob.records.keep(NETWORK, [(alice.record(2**51, name="past"), 0.0)], None)
         await alice.joined(bob)
         await until(lambda: name_of(bob, alice) == "alpha")
         now = alice.records.get(NETWORK, alice.peer_id)
@@ -224,7 +224,7 @@ async def test_a_left_network_takes_no_more_records(tmp_path: Path, logged: Logg
         bob.membership.drop_network(NETWORK)
         bob.records.drop_network(NETWORK)
         assert list(bob.records.visible(NETWORK)) == []
-        await bob.records._keep(NETWORK, [alice.record(1)], None)
+        await bob.records.keep(NETWORK, [(alice.record(1), 0.0)], None)
         assert list(bob.records.visible(NETWORK)) == []
 
 
@@ -236,7 +236,8 @@ async def test_a_record_that_comes_while_the_network_is_left(tmp_path: Path, log
         assert bob.networks is not None
         await bob.networks.remove(NETWORK)
         connection = await bob.joined(alice)
-        await bob.records._round(connection, NETWORK)
+        assert bob.gossip is not None
+        await bob.gossip.round(connection, NETWORK)
         assert connection.is_open
 
 
@@ -246,7 +247,7 @@ async def test_stored_records_that_do_not_verify_are_left_out(tmp_path: Path, lo
         await publish(alice, "alpha")
         database = alice.records._store.database
         await database.execute("UPDATE record SET envelope = x'00'")
-        alice.records.records.clear()
+        alice.records.ledgers.clear()
         await alice.records.load()
         assert list(alice.records.visible(NETWORK)) == []
     assert logged.having("a stored record was dropped")

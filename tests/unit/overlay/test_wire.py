@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_one_way_pair, trio_test
 
 from hived.overlay import wire
+from hived.overlay.exchange import Batch, Digest, Open
 from hived.overlay.membership import Answer, Confirm, Done, Hello
 from hived.overlay.records import NodeRecord
-from hived.overlay.sync import Batch, Digest, Open
 from hived.overlay.wire import LENGTH_BYTES, Message, ProtocolError
 from hived.proxy.header import Header
 

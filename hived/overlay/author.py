@@ -1,0 +1,83 @@
+"""This node as the author of its records: what they say, when they are signed anew, who else signs them."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import msgspec
+
+from .. import __version__
+from ..logs import Log
+from .clock import Clock
+from .identity import Identity
+from .lives import Lives
+from .networkkeys import network_id
+from .records import NodeRecord, SignedRecord, sign
+
+log = Log("hived.overlay.author")
+
+RESIGN_SECONDS = 86400.0
+
+
+class Author:
+    """Signs this node's record in each network. ``name`` and ``addresses`` are what it will say."""
+
+    def __init__(self, identity: Identity, clock: Clock, rng: random.Random) -> None:
+        self.name = ""
+        self.addresses: list[str] = []
+        self.lives = Lives(os.urandom(8))
+        self._identity = identity
+        self._clock = clock
+        self._rng = rng
+        self._due: dict[str, float] = {}
+        self._warned = float("-inf")
+
+    def sign(
+        self, network: str, own: SignedRecord | None, *, after: int = 0, anew: bool = False
+    ) -> SignedRecord | None:
+        """This node's next record after ``own``; None when it would say the same, unless ``anew``.
+
+        Its sequence is above ``own``'s and ``after``, and the time in ms where the clock allows.
+        """
+        draft = NodeRecord(
+            network=network_id(network),
+            peer_id=self._identity.peer_id,
+            name=self.name,
+            addresses=self.addresses,
+            version=__version__,
+            seq=0,
+            nonce=self.lives.nonce,
+            issued=0.0,
+        )
+        said = msgspec.structs.replace(own.record, seq=0, issued=0.0) if own else None
+        if draft == said and not after and not anew:
+            return None
+        # A clock before 1970 would make a record that nobody takes.
+        now = max(0.0, self._clock.wall())
+        seq = max(own.record.seq + 1 if own else 1, after + 1, int(now * 1000))
+        self._due[network] = self._clock.monotonic() + RESIGN_SECONDS * self._rng.uniform(0.9, 1.0)
+        return sign(msgspec.structs.replace(draft, seq=seq, issued=now), self._identity.key_pair)
+
+    def is_due(self, network: str, own: NodeRecord) -> bool:
+        """Whether a day has passed since the record was signed, by either clock, or its time lies ahead."""
+        if self._clock.monotonic() >= self._due.get(network, float("-inf")):
+            return True
+        return abs(self._clock.wall() - own.issued) > RESIGN_SECONDS
+
+    def met(self, network: str, record: NodeRecord) -> float:
+        """A record of this node with a higher sequence came: seconds to wait before one is signed past it."""
+        now = self._clock.monotonic()
+        alive = self.lives.met(network, record.nonce, now)
+        if alive and now - self._warned > 600.0:
+            self._warned = now
+            log.error(
+                "another hived runs with this node's identity: its state was copied; stop one of the two"
+                " (to move a node: hivectl backup, stop it for good, hivectl restore)",
+                network=network,
+                name=record.name,
+                addresses=" ".join(record.addresses[:4]),
+            )
+        elif not alive:
+            log.info("publishing above an older life's record", network=network, seq=record.seq)
+        return self.lives.outdo(network, record.nonce, now)

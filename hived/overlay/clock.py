@@ -1,0 +1,15 @@
+"""The two clocks of a node, handed in so that days can pass in a test or a simulation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Clock:
+    """``monotonic`` for every duration; ``wall`` (epoch seconds) may jump, and be wrong by years."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time

@@ -1,0 +1,247 @@
+"""Talking about records with members, ``/hive/sync``: pushes and rounds, opened and answered.
+
+A change is pushed at once to every connected member; a round with one member repairs
+what was missed: after each join, and every 30 s with a random one. What a member may cost
+is bounded: exchanges at once and a second, and the time that each may take.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from ..errors import HiveError
+from ..logs import Log
+from ..transport.muxstream import MuxedStream
+from ..transport.secure import NotSpokenError
+from . import exchange
+from .exchange import EXCHANGE_SECONDS, MESSAGE_SECONDS, SYNC, SYNC_FIRST, Copy, Open
+from .host import STREAM_ERRORS, Connection
+from .membership import Membership
+from .networkkeys import network_id
+from .pushes import Pushes
+from .ranges import Comparison
+from .sync import Sync
+from .wire import ProtocolError
+
+log = Log("hived.overlay.gossip")
+
+ROUND_SECONDS = 30.0
+# Of one peer; a push is short, and what is refused the next round repairs.
+MAX_EXCHANGES = 16
+TURN_SECONDS = 5.0
+
+
+class Gossip:
+    """Keeps ``sync`` in step with the members that are connected."""
+
+    def __init__(self, sync: Sync, membership: Membership, rng: random.Random | None = None) -> None:
+        self._sync = sync
+        self._membership = membership
+        self._rng = rng or random.Random()
+        self._clock = sync.clock
+        self._budgets = sync.budgets
+        self._serving: Counter[str] = Counter()
+        self._pushes: dict[Connection, Pushes] = {}
+        self._turns: dict[str, trio.CapacityLimiter] = {}
+        self._nursery: trio.Nursery | None = None
+        membership.on_joined.append(self._joined)
+        sync.on_fresh.append(self._tell)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Push and repair until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                await trio.sleep(ROUND_SECONDS * self._rng.uniform(0.75, 1.25))
+                self._pushes = {c: pushes for c, pushes in self._pushes.items() if c.is_open}
+                for network in list(self._membership.keys):
+                    members = self._membership.members(network)
+                    if members:
+                        self._nursery.start_soon(self.round, self._rng.choice(members), network)
+
+    def _tell(self, network: str, fresh: dict[str, Copy], source: Connection | None) -> None:
+        """Push what is new to every member but ``source``, who told us."""
+        if self._nursery is None:
+            return
+        for connection in self._membership.members(network):
+            if connection is source:
+                continue
+            pushes = self._pushes.get(connection)
+            if pushes is None:
+                pushes = self._pushes[connection] = self._pushes_to(connection, self._nursery)
+            # A member need not be told of itself.
+            pushes.offer(network, {a: copy for a, copy in fresh.items() if a != connection.peer_id})
+
+    def _joined(self, connection: Connection, network: str) -> None:
+        self._sync.ledger(network).seen(connection.peer_id)
+        if self._nursery is not None and connection.initiator:
+            self._nursery.start_soon(self.round, connection, network)
+
+    def _pushes_to(self, connection: Connection, nursery: trio.Nursery) -> Pushes:
+        async def send(network: str, copies: list[Copy]) -> bool:
+            async def talk(stream: MuxedStream, protocol: str) -> None:
+                await exchange.push(stream, copies)
+
+            with trio.CancelScope(deadline=trio.current_time() + MESSAGE_SECONDS):
+                return await self._exchange(connection, Open(network=network_id(network)), talk)
+            return False
+
+        def on_pause() -> None:
+            log.warning(
+                "a member does not take records; it is left alone for a minute", peer=connection.peer_id
+            )
+
+        return Pushes(send, nursery, on_pause)
+
+    async def round(self, connection: Connection, network: str) -> None:
+        """One round; where several would run at once, the later finds less to do, so it waits a little."""
+        turn, token = self._turns.setdefault(network, trio.CapacityLimiter(1)), object()
+        mine = False
+        with trio.move_on_after(TURN_SECONDS):
+            await turn.acquire_on_behalf_of(token)
+            mine = True
+        try:
+            await self._talk_round(connection, network)
+        finally:
+            if mine:
+                turn.release_on_behalf_of(token)
+
+    async def _talk_round(self, connection: Connection, network: str) -> None:
+        ledger = self._sync.ledger(network)
+        comparison, before = Comparison(ledger.ranges), ledger.ranges.fingerprint()
+        received = 0
+
+        async def take(copies: list[Copy]) -> None:
+            nonlocal received
+            received += len(copies)
+            await self._take(network, copies, connection)
+
+        async def talk(stream: MuxedStream, protocol: str) -> None:
+            if protocol == SYNC:
+                await exchange.open_round(stream, comparison, self._finder(network), take)
+            else:
+                await exchange.open_first(stream, self._have(network), self._finder(network), take)
+
+        if await self._exchange(connection, Open(network=network_id(network), round=True), talk):
+            self._judge(connection.peer_id, network, comparison, received, before)
+
+    def _judge(self, peer: str, network: str, comparison: Comparison, received: int, before: bytes) -> None:
+        """Whether a member's digest was honest, as far as a round shows; a line when it was not."""
+        missing = len(comparison.want) - received
+        idle = comparison.turns and not comparison.want and not comparison.give
+        if missing > 0:
+            self._budgets.useless.charge(peer, self._clock.monotonic(), missing)
+            why = f"it promised {missing} records that it did not send"
+        elif idle and before == comparison.ranges.fingerprint():
+            why = "its digest differs where its list does not"
+        else:
+            return
+        if self._budgets.lines.take((peer, "digest"), self._clock.monotonic()):
+            log.warning("a member's digest is wrong", network=network, peer=peer, why=why)
+
+    async def _exchange(
+        self, connection: Connection, opening: Open, talk: Callable[[MuxedStream, str], Awaitable[None]]
+    ) -> bool:
+        """Say something on a stream of its own, until the other side has dealt with it; whether it has."""
+        try:
+            with trio.fail_after(EXCHANGE_SECONDS):
+                stream, protocol = await connection.open_any(SYNC, SYNC_FIRST)
+                try:
+                    await exchange.say(stream, opening)
+                    await talk(stream, protocol)
+                finally:
+                    stream.reset()
+        except NotSpokenError:
+            if self._budgets.lines.take((connection.peer_id, "version"), self._clock.monotonic(), 10):
+                log.warning(
+                    "a member speaks no version of /hive/sync that is known here: one of the two is too old",
+                    peer=connection.peer_id,
+                )
+        except trio.TooSlowError:
+            if self._budgets.lines.take((connection.peer_id, "slow"), self._clock.monotonic(), 5):
+                log.warning("a member does not answer in time", peer=connection.peer_id, round=opening.round)
+        except (*STREAM_ERRORS, HiveError) as error:
+            log.debug(
+                "an exchange of records failed", peer=connection.peer_id, round=opening.round, why=error
+            )
+        else:
+            return True
+        return False
+
+    # Exchanges that members open
+
+    async def serve(self, stream: MuxedStream, connection: Connection) -> None:
+        """The answering side of a push or a round."""
+        await self._admit(stream, connection, SYNC)
+
+    async def serve_first(self, stream: MuxedStream, connection: Connection) -> None:
+        """The same in version 1.0.0."""
+        await self._admit(stream, connection, SYNC_FIRST)
+
+    async def _admit(self, stream: MuxedStream, connection: Connection, protocol: str) -> None:
+        if self._serving[connection.peer_id] >= MAX_EXCHANGES:
+            raise ProtocolError("too many exchanges at once")
+        self._serving[connection.peer_id] += 1
+        try:
+            with trio.fail_after(EXCHANGE_SECONDS):
+                await self._serve(stream, connection, protocol)
+        except trio.TooSlowError:
+            if self._budgets.lines.take((connection.peer_id, "slow"), self._clock.monotonic(), 5):
+                log.warning("a member is too slow in an exchange of records", peer=connection.peer_id)
+            raise
+        finally:
+            self._serving[connection.peer_id] -= 1
+            if not self._serving[connection.peer_id]:
+                del self._serving[connection.peer_id]
+
+    async def _serve(self, stream: MuxedStream, connection: Connection, protocol: str) -> None:
+        opening = await exchange.receive_open(stream)
+        network = self._membership.require(connection, opening.network, protocol)
+        self._afford(connection.peer_id, opening)
+
+        async def take(copies: list[Copy]) -> None:
+            await self._take(network, copies, connection)
+
+        if not opening.round:
+            await exchange.receive_batches(stream, take)
+        elif protocol == SYNC:
+            comparison = Comparison(self._sync.ledger(network).ranges)
+            await exchange.answer_round(stream, comparison, self._finder(network), take)
+        else:
+            await exchange.answer_first(stream, self._have(network), self._finder(network), take)
+
+    async def _take(self, network: str, copies: list[Copy], source: Connection) -> None:
+        told = await self._sync.take(network, copies, source)
+        if source in self._pushes:
+            # What a member tells it need not be told back.
+            self._pushes[source].known(network, told)
+
+    def _afford(self, peer: str, opening: Open) -> None:
+        """Raises ProtocolError when a member has had its share of exchanges, or of useless records."""
+        now = self._clock.monotonic()
+        bucket = self._budgets.rounds if opening.round else self._budgets.pushes
+        why = ""
+        if not bucket.take(peer, now):
+            why = "too many exchanges"
+        elif self._budgets.useless.left(peer, now) <= 0:
+            why = "too many records that are no news"
+        if why:
+            if self._budgets.lines.take((peer, why), now, 10):
+                log.warning("a member is turned away for a while", peer=peer, why=why)
+            raise ProtocolError(why)
+
+    def _have(self, network: str) -> dict[str, int]:
+        return {author: s.record.seq for author, s in self._sync.ledger(network).records.items()}
+
+    def _finder(self, network: str) -> exchange.Find:
+        ledger = self._sync.ledger(network)
+
+        def find(authors: Iterable[str]) -> list[Copy]:
+            known = ((a, ledger.records[a]) for a in authors if a in ledger.records)
+            return [Copy(signed.envelope, round(ledger.age(a), 1)) for a, signed in known]
+
+        return find
