@@ -28,6 +28,8 @@ COMMANDS = {
     "nodes": ("nodes", "nodes"),
     "proxy": ("proxy", "proxy"),
     "forward": ("forward", "forward"),
+    "backup": ("backup", "backup"),
+    "restore": ("restore", "restore"),
     "login": ("login", "login"),
     "logout": ("login", "logout"),
     "sessions": ("sessions", "sessions"),

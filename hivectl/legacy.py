@@ -18,10 +18,40 @@ if TYPE_CHECKING:
 ANY = ""
 
 # Options whose next word is their value. It is never rewritten, whatever it looks like.
-NEW_VALUES = frozenset(("node", "socket", "network", "user", "password", "password-file", "bind", "to"))
+NEW_VALUES = frozenset(
+    (
+        "node",
+        "socket",
+        "network",
+        "user",
+        "password",
+        "password-file",
+        "passphrase-file",
+        "bind",
+        "to",
+        "grace",
+    )
+)
 OLD_VALUES = frozenset(("b64", "direction", "target", "origin", "port", "tls", "key-prefix", "kind"))
 VALUES = NEW_VALUES | OLD_VALUES
-FLAGS = frozenset(("json", "base64", "ls", "watch", "yes", "rm", "password-stdin", "help", "version"))
+FLAGS = frozenset(
+    (
+        "json",
+        "base64",
+        "ls",
+        "watch",
+        "yes",
+        "rm",
+        "password-stdin",
+        "passphrase-stdin",
+        "force",
+        "replace",
+        "join",
+        "now",
+        "help",
+        "version",
+    )
+)
 GLOBAL = frozenset(("node", "socket", "json"))
 
 

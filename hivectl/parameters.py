@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 NAME_RULE = "1 to 63 of a-z A-Z 0-9 . _ -, starting with a letter or digit"
 NODE_LENGTH = 128
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Target(NamedTuple):
@@ -69,6 +70,14 @@ def parse_id(text: str) -> int:
     return int(text)
 
 
+def parse_duration(text: str) -> float:
+    """A time such as 90s, 30m, 12h or 7d, in seconds. Raises ValueError with the reason."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdigit() and len(number) <= 9):
+        raise ValueError(f"{text[:NODE_LENGTH]!r} is not a time: write for example 30m, 12h or 7d")
+    return float(int(number) * _UNITS[unit])
+
+
 class Parsed(click.ParamType[T]):
     """A click type made of a function that raises ValueError with the reason."""
 
@@ -89,3 +98,4 @@ TARGET = Parsed("node:port", parse_target)
 NODE = Parsed("node", parse_node)
 NAME = Parsed("name", parse_name)
 ID = Parsed("id", parse_id)
+DURATION = Parsed("TIME", parse_duration)

@@ -1,4 +1,4 @@
-"""Where a password comes from: an option, stdin, a file, or the terminal."""
+"""Where a password or a backup's passphrase comes from: an option, stdin, a file, or the terminal."""
 
 from __future__ import annotations
 
@@ -37,6 +37,24 @@ def options(function: F) -> F:
     return stdin_option(file(plain(function)))
 
 
+def passphrase_options(function: F) -> F:
+    """Add ``--passphrase-stdin`` and ``--passphrase-file`` to a command."""
+    file = click.option(
+        "--passphrase-file", metavar="F", help="Read the passphrase from the first line of a file."
+    )
+    stdin = click.option("--passphrase-stdin", is_flag=True, help="Read the passphrase from standard input.")
+    return stdin(file(function))
+
+
+def passphrase(passphrase_stdin: bool, passphrase_file: str | None) -> str | None:
+    """The passphrase that the options name; None when they name none. Raises HiveError."""
+    if passphrase_stdin and passphrase_file is not None:
+        raise wrong("--passphrase-stdin and --passphrase-file exclude each other", "Give one of them")
+    if passphrase_stdin:
+        return from_stdin("passphrase")
+    return None if passphrase_file is None else _from_file(passphrase_file, "passphrase")
+
+
 def given(password: str | None, password_stdin: bool, password_file: str | None) -> str | None:
     """The password that the options name; None when they name none.
 
@@ -57,32 +75,32 @@ def given(password: str | None, password_stdin: bool, password_file: str | None)
     return None if password is None else _checked(password, "--password")
 
 
-def from_stdin() -> str:
+def from_stdin(what: str = "password") -> str:
     """The first line of standard input."""
     try:
         line = sys.stdin.readline() if sys.stdin else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable("standard input", error) from error
-    return _checked(line.rstrip("\r\n"), "standard input")
+        raise _unreadable("standard input", error, what) from error
+    return _checked(line.rstrip("\r\n"), "standard input", what)
 
 
-def _from_file(name: str) -> str:
+def _from_file(name: str, what: str = "password") -> str:
     try:
         with Path(name).open() as file:
             line = file.readline()
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(name, error) from error
-    return _checked(line.rstrip("\r\n"), name)
+        raise _unreadable(name, error, what) from error
+    return _checked(line.rstrip("\r\n"), name, what)
 
 
-def _unreadable(name: str, error: Exception) -> HiveError:
+def _unreadable(name: str, error: Exception, what: str) -> HiveError:
     reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-    return usage("reading the password failed", f"{name}: {reason}")
+    return usage(f"reading the {what} failed", f"{name}: {reason}")
 
 
-def _checked(text: str, whence: str) -> str:
+def _checked(text: str, whence: str, what: str = "password") -> str:
     if not text:
-        raise usage("reading the password failed", f"{whence} is empty")
+        raise usage(f"reading the {what} failed", f"{whence} is empty")
     if len(text) > MAX_LENGTH:
-        raise usage("reading the password failed", f"it is longer than {MAX_LENGTH} characters")
+        raise usage(f"reading the {what} failed", f"it is longer than {MAX_LENGTH} characters")
     return text

@@ -21,7 +21,7 @@ from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
 from .config import Config
-from .errors import HiveError
+from .errors import HiveError, conflict
 from .logs import Log
 from .overlay.book import Book, DialPolicy
 from .overlay.exchange import SYNC, SYNC_FIRST
@@ -34,11 +34,12 @@ from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
 from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
+from .overlay.rekey import Rekeys
 from .overlay.sync import Sync
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
-from .store import seal
+from .store import restore, seal
 from .store.admins import Admins
 from .store.database import FILE_NAME, Database
 from .store.networks import Networks
@@ -53,6 +54,11 @@ log = Log("hived")
 
 DRAIN_SECONDS = 3.0
 CONTACTS_SECONDS = 300.0
+CLAIM_SECONDS = 0.1
+PROBATION_SECONDS = 600.0
+PROBATION_STEP = 10.0
+NEIGHBOUR_SECONDS = 120.0
+SWITCH_SECONDS = 0.0002
 
 
 class Daemon:
@@ -64,20 +70,25 @@ class Daemon:
         self._name = settings.name
         self._book = Book()
         self._tasks: trio.Nursery | None = None
+        self._claims: dict[str, str] = {}
         self._met = trio.Event()
+        self._anew = False
 
-    async def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises HiveError when it cannot start."""
+    async def run(self) -> bool:
+        """Run until SIGTERM or SIGINT; True to be started anew. Raises HiveError when it cannot start."""
         lock = runlock.take(self.config.data_dir)
         try:
             _raise_file_limit()
             if os.geteuid() == OVERFLOW_UID:
                 log.warning("user 65534 is shared by many: nobody is admin here without a log-in (--admin)")
+            if restore.take_up(self.config.data_dir):
+                log.warning("the state out of a backup is in force now")
             path = self.config.data_dir / FILE_NAME
             state_key = seal.load(self.config.data_dir, os.environ, path.exists())
             database = await Database.open(path)
             try:
                 await self._run(database, state_key)
+                return self._anew
             finally:
                 await database.close()
         finally:
@@ -93,6 +104,7 @@ class Daemon:
                 await self.listening.apply(self.config)
                 await overlay.start(self.sync.run)
                 await overlay.start(self.gossip.run)
+                await overlay.start(self.rekeys.run)
                 await self._publish()
                 async with trio.open_nursery() as services:
                     await services.start(self.reconciler.run)
@@ -104,6 +116,7 @@ class Daemon:
                             api.start_soon(netlink.watch_addresses, self._on_addresses)
                             api.start_soon(self._keep_contacts)
                             api.start_soon(self._meet)
+                            api.start_soon(self._on_probation)
                             log.info(
                                 "ready",
                                 version=__version__,
@@ -126,11 +139,21 @@ class Daemon:
         log.info("stopped")
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
+        """Returns at a signal to stop, or when hived is to start anew."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_signals, signals, nursery.cancel_scope)
+            await self.node.restart.wait()
+            self._anew = not nursery.cancel_scope.cancel_called
+            log.info("starting anew")
+            nursery.cancel_scope.cancel()
+
+    async def _follow_signals(self, signals: AsyncIterator[int], stop: trio.CancelScope) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
                 await self._on_hangup()
             else:
                 log.info("stopping", signal=signal.Signals(number).name)
+                stop.cancel()
                 return
 
     # Building
@@ -147,6 +170,9 @@ class Daemon:
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
         self.gossip = Gossip(self.sync, self.membership)
+        changes = trio.Lock()
+        self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
+        self.sync.author.capabilities = self.rekeys.capabilities
         policy = DialPolicy(
             self._book,
             self.sync,
@@ -160,7 +186,7 @@ class Daemon:
             Wishes(
                 addresses=policy.addresses,
                 networks=policy.joins,
-                wanted=lambda: policy.wanted(self.peers.links.keys()),
+                wanted=lambda: policy.wanted(self.peers.linked()),
                 refused=self._refused,
             ),
         )
@@ -179,10 +205,14 @@ class Daemon:
             networks=self.networks,
             auth=Auth(self.admins, HashingThread(), clock),
             peer_store=self.peer_store,
+            database=database,
+            state_key=state_key,
             rename=self._rename,
             addresses=self.listening.addresses,
             name=lambda: self._name,
             publish=self._publish,
+            rekeys=self.rekeys,
+            changes=changes,
         )
         self.server = server.Server(self.node)
         identify = IdentifyService(self.identity, self.listening.addresses, lambda: self.host.handlers)
@@ -202,8 +232,10 @@ class Daemon:
 
     async def _load(self) -> None:
         book = self._book
-        for network in await self.networks.all():
-            self.membership.set_network(network.name, network.key)
+        networks = await self.networks.all()
+        self.rekeys.load(networks, await self.networks.moved())
+        for network in networks:
+            self.membership.set_network(network.name, *network.keys)
             book.created[network.name] = network.created
         book.peers.update({peer.peer_id: peer for peer in await self.peer_store.all()})
         book.addresses.update(await self.peer_store.addresses())
@@ -234,7 +266,7 @@ class Daemon:
                 self._book.created[kept.name] = kept.created
                 self.membership.set_network(kept.name, kept.key)
                 log.info("network added", network=wanted.name)
-            elif self.membership.keys[wanted.name] != key:
+            elif self.membership.keys[wanted.name][-1] != key:
                 log.warning(
                     "the configured password of a network is not the stored one; the stored one holds",
                     network=wanted.name,
@@ -332,13 +364,11 @@ class Daemon:
         self._notify()
 
     def _on_record(self, network: str, record: NodeRecord) -> None:
-        owners, author = self._book.owners, record.peer_id
-        held = next((name for name, owner in owners.items() if owner == author), None)
-        if record.name not in owners:
-            if held is not None:
-                del owners[held]
-            owners[record.name] = author
-            self._soon(self.peer_store.own_name, record.name, author)
+        author = record.peer_id
+        if self._book.claim(record.name, author):
+            self._claims[author] = record.name
+            if len(self._claims) == 1:
+                self._soon(self._keep_claims)
         if author in self.peers.links:
             if self.host.find(author) is None:
                 # A new address may be why it was not reached.
@@ -347,13 +377,43 @@ class Daemon:
             self._met.set()
         self._notify()
 
+    async def _keep_claims(self) -> None:
+        """New names come in bursts: one transaction for what has come together."""
+        await trio.sleep(CLAIM_SECONDS)
+        await self._write_claims()
+
+    async def _write_claims(self) -> None:
+        claims = dict(self._claims)
+        self._claims.clear()
+        await self.peer_store.own_names(claims)
+
     async def _meet(self) -> None:
-        """New members come in bursts: choose neighbours among them once for each."""
+        """Choose neighbours, once for each burst of new members; now and then in the place of lost ones."""
         while True:
-            await self._met.wait()
-            await trio.sleep(0.1)
+            with trio.move_on_after(NEIGHBOUR_SECONDS):
+                await self._met.wait()
+                await trio.sleep(0.1)
             self._met = trio.Event()
             self.peers.refresh()
+
+    async def _on_probation(self) -> None:
+        """Out of a backup: until it was in touch with others for a while, a copy that runs ends this node."""
+        if await self.settings.restored() is None:
+            return
+        twin = trio.Event()
+        self.sync.author.on_twin = twin.set
+        touched = 0.0
+        while touched < PROBATION_SECONDS:
+            with trio.move_on_after(PROBATION_STEP):
+                await twin.wait()
+                raise conflict(
+                    "running the restored node failed",
+                    "the node that the backup was made of still runs elsewhere",
+                    "Stop it for good (systemctl disable --now hived there), then start this one again",
+                )
+            touched += PROBATION_STEP if any(c.usable for c in self.host.all_connections()) else 0
+        await self.settings.clear_restored()
+        log.info("the restored node is the only one of its identity")
 
     async def _keep_contacts(self) -> None:
         while True:
@@ -377,8 +437,9 @@ class Daemon:
         self.sync.tick()
         try:
             await self.sync.save()
+            await self._write_claims()
         except HiveError as error:
-            log.error("the time in touch could not be kept", why=error.line())
+            log.error("what was learned last could not be kept", why=error.line())
 
 
 async def _identity(keys: IdentityKeys) -> Identity:
@@ -408,10 +469,14 @@ def validate(settings: Config) -> None:
 
 def main(settings: Config, reload: Callable[[], Config]) -> int:
     """Run the daemon; its exit code."""
+    # Threads do the cryptography of joins in Python: the event loop must not wait 5 ms for each turn.
+    sys.setswitchinterval(SWITCH_SECONDS)
     logs.setup(settings.log_level, settings.log_format)
     try:
         validate(settings)
-        trio.run(Daemon(settings, reload).run)
+        daemon = Daemon(settings, reload)
+        while trio.run(daemon.run):
+            daemon = Daemon(daemon.config, reload)
     except* HiveError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

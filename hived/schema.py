@@ -19,6 +19,10 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="1 to 63 of a-z A-Z
 User = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Password = Annotated[str, Meta(min_length=1, max_length=1024)]
+# A backup's passphrase: who has the file can guess at leisure, so it is longer than a password must be.
+MIN_PASSPHRASE = 12
+Passphrase = Annotated[str, Meta(min_length=MIN_PASSPHRASE, max_length=1024)]
+MAX_BACKUP = 64 * 1024 * 1024
 NodeRef = Annotated[str, Meta(min_length=1, max_length=128, description="peer ID, part of it, alias or name")]
 
 
@@ -112,11 +116,36 @@ class NetworkCreated(Answer):
     warning: str = ""
 
 
+class RekeyNetwork(Request):
+    """A new password, generated when none is given. ``grace``: seconds for which the former one counts too.
+
+    ``now``: for none; alone during a grace time it ends that.
+    """
+
+    password: Password | None = None
+    grace: Annotated[float, Meta(ge=0, le=90 * 86400)] = 7 * 86400.0
+    now: bool = False
+
+
+class NetworkRekeyed(Answer):
+    """``until``: when the former password ends, null for at once; ``not_moved``: names of members."""
+
+    name: str
+    password: str | None = None
+    until: str | None = None
+    not_moved: list[str] = []
+    warning: str = ""
+
+
 class NetworkRow(Answer):
+    """``rekey_until``: until when a former password counts too, and who does not have the new one."""
+
     name: str
     members: int
     connected: int
     created: str
+    rekey_until: str | None = None
+    not_moved: list[str] = []
 
 
 class RegisterRequest(Request):
@@ -181,6 +210,37 @@ class SetAlias(Request):
 
 class Rename(Request):
     name: Name
+
+
+class BackupRequest(Request):
+    passphrase: Passphrase
+
+
+class Backup(Answer):
+    """``backup`` is the encrypted file, in base64; whoever has it and the passphrase is this node."""
+
+    backup: bytes
+    peer_id: str
+    name: str
+    networks: list[str]
+    created: str
+
+
+class RestoreRequest(Request):
+    """``replace``: what this node is and has now may be lost."""
+
+    backup: Annotated[bytes, Meta(max_length=MAX_BACKUP)]
+    passphrase: Password
+    replace: bool = False
+
+
+class Restored(Answer):
+    """What the node is when hived has started anew, which it does now. ``created``: the backup's."""
+
+    peer_id: str
+    name: str
+    networks: list[str]
+    created: str
 
 
 Direction = Literal["egress", "ingress"]

@@ -7,10 +7,11 @@ import click
 from hivectl import output, passwords, prompts, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import NAME
+from hivectl.parameters import DURATION, NAME
 from hivectl.session import path
+from hivectl.usage import wrong
 from hived.errors import usage
-from hived.schema import CreateNetwork, NetworkCreated, NetworkRow
+from hived.schema import CreateNetwork, NetworkCreated, NetworkRekeyed, NetworkRow, RekeyNetwork
 
 
 @click.command("ls", cls=Command)
@@ -26,10 +27,20 @@ networks = Noun("networks", help="The networks that this node is in; alone: list
 def table(rows: list[NetworkRow]) -> Table:
     """The networks as a table."""
     return Table(
-        ("network", "members", "connected", "created"),
-        [(row.name, str(row.members), str(row.connected), output.when(row.created)) for row in rows],
+        ("network", "members", "connected", "created", "rekey"),
+        [
+            (row.name, str(row.members), str(row.connected), output.when(row.created), _rekey(row))
+            for row in rows
+        ],
         "This node is in no network. Type: hivectl networks create NAME, or: hivectl networks join NAME",
     )
+
+
+def _rekey(row: NetworkRow) -> str:
+    if row.rekey_until is None:
+        return "-"
+    waiting = f"not moved: {','.join(row.not_moved)}" if row.not_moved else "all moved"
+    return f"until {output.when(row.rekey_until)}, {waiting}"
 
 
 @networks.command()
@@ -62,15 +73,9 @@ def join(
     settings: Settings, name: str, password: str | None, password_stdin: bool, password_file: str | None
 ) -> None:
     """Enter a network that others are in, with its password."""
-    secret = passwords.given(password, password_stdin, password_file)
-    if secret is None:
-        if not prompts.interactive():
-            raise usage(
-                f"joining {name} failed",
-                "there is no terminal to ask for its password on",
-                f"Pipe it with --password-stdin, or type: hivectl networks join {name} --password-file F",
-            )
-        secret = prompts.password(f"Password of network {name}")
+    secret = passwords.given(password, password_stdin, password_file) or _ask(
+        f"joining {name} failed", f"Password of network {name}", f"hivectl networks join {name}"
+    )
     body = CreateNetwork(name=name, password=secret)
 
     def human(network: NetworkCreated) -> None:
@@ -82,6 +87,68 @@ def join(
         )
 
     report.reply(settings, settings.session().call("POST", "/v1/networks", NetworkCreated, body), human)
+
+
+def _ask(what: str, prompt: str, command: str) -> str:
+    """A password from the terminal; a usage error where there is none."""
+    if not prompts.interactive():
+        raise usage(
+            what,
+            "there is no terminal to ask for its password on",
+            f"Pipe it with --password-stdin, or type: {command} --password-file F",
+        )
+    return prompts.password(prompt)
+
+
+@networks.command()
+@click.argument("name", type=NAME)
+@click.option("--join", "take", is_flag=True, help="Take the password that another member has made.")
+@click.option("--grace", type=DURATION, help="How long the former password counts too (7d).")
+@click.option("--now", is_flag=True, help="It counts no more at once; alone, end a grace time.")
+@passwords.options
+@click.pass_obj
+def rekey(
+    settings: Settings,
+    name: str,
+    take: bool,
+    grace: float | None,
+    now: bool,
+    password: str | None,
+    password_stdin: bool,
+    password_file: str | None,
+) -> None:
+    """Give a network a new password, to shut out whoever only has the former one.
+
+    Run it on one member: it makes a password and prints it. Then on every other with --join.
+    For a grace time both count, so that nothing is cut while you go round;
+    hivectl networks lists who has not moved. Whoever has not when it ends is out.
+    """
+    if now and grace is not None:
+        raise wrong("--now and --grace exclude each other", "Give one of them")
+    secret = passwords.given(password, password_stdin, password_file)
+    if take and secret is None:
+        secret = _ask(
+            f"rekeying {name} failed",
+            f"New password of network {name}",
+            f"hivectl networks rekey {name} --join",
+        )
+    body = RekeyNetwork(password=secret, now=now, **({} if grace is None else {"grace": grace}))
+    answer = settings.session().call("POST", path("networks", name, "rekey"), NetworkRekeyed, body)
+    report.reply(settings, answer, _rekeyed)
+
+
+def _rekeyed(network: NetworkRekeyed) -> None:
+    if network.until is None:
+        output.say(f"The former password of {network.name} counts no more.")
+    else:
+        output.say(f"Network {network.name} has a new password; the former one counts until {network.until}.")
+    if network.password:
+        output.say(f"Its password: {network.password}")
+        output.note("Keep it: it is not shown again.")
+    output.warn(network.warning)
+    if network.not_moved:
+        output.note(f"Not moved yet: {', '.join(network.not_moved)}")
+        output.note(f"On each of them, type: hivectl networks rekey {network.name} --join")
 
 
 @networks.command()

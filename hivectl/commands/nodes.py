@@ -107,7 +107,11 @@ def forget(settings: Settings, node: str) -> None:
 @click.argument("node", type=NODE)
 @click.pass_obj
 def block(settings: Settings, node: str) -> None:
-    """Refuse every connection from and to a node."""
+    """Refuse every connection from and to a node; what lives is cut at once.
+
+    This node alone turns it away. It keeps the network's password: to shut it out of the
+    whole network, change that: hivectl networks rekey NETWORK.
+    """
     report.change(settings, "PUT", path("nodes", node, "block"), f"{node} is blocked.")
 
 

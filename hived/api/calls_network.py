@@ -14,10 +14,12 @@ from ..schema import (
     CreateNetwork,
     Done,
     NetworkCreated,
+    NetworkRekeyed,
     NetworkRow,
     NodeDetail,
     Registered,
     RegisterRequest,
+    RekeyNetwork,
     SetAlias,
 )
 from ..schema import Node as NodeRow
@@ -25,8 +27,8 @@ from ..store.networks import Registration
 from ..transport.muxstream import MuxedStream
 from . import remote
 from .auth import Caller
-from .calls_status import network_rows
-from .node import Node
+from .calls_status import network_rows, not_moved, rekeyed_by
+from .node import Node, rfc3339
 from .views import node_detail, node_rows
 
 
@@ -49,13 +51,18 @@ async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> Net
     node.peers.refresh()
     node.peers.kick()
     node.notify()
-    warning = ""
-    if body.password is not None and len(body.password) < SHORT_PASSWORD:
-        warning = (
-            f"the password has fewer than {SHORT_PASSWORD} characters: whoever reaches this node can try to"
-            " guess it; hivectl networks create makes a strong one"
-        )
-    return NetworkCreated(name=kept.name, password=None if body.password else password, warning=warning)
+    return NetworkCreated(
+        name=kept.name, password=None if body.password else password, warning=_weakness(body.password)
+    )
+
+
+def _weakness(password: str | None) -> str:
+    if password is None or len(password) >= SHORT_PASSWORD:
+        return ""
+    return (
+        f"the password has fewer than {SHORT_PASSWORD} characters: whoever reaches this node can try to"
+        " guess it; without one, a strong one is made"
+    )
 
 
 async def leave_network(node: Node, caller: Caller, name: str) -> Done:
@@ -68,11 +75,60 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
         await node.networks.remove(name)
         node.membership.drop_network(name)
         node.sync.drop_network(name)
+        node.rekeys.forget(name)
         node.book.leave(name)
         await node.proxies.reconcile()
     node.peers.refresh()
     node.notify()
     return Done()
+
+
+async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
+    """Give a network a new password; the former one counts too for a grace time, or not at all."""
+    node.require_network(name)
+    password = None
+    if body.now and body.password is None and name in node.rekeys.running:
+        await node.rekeys.end(name)
+        until = None
+    else:
+        if body.password is None:
+            _refuse_second_password(node, name)
+        password = body.password or generate_password()
+        key = await trio.to_thread.run_sync(derive_key, name, password)
+        if key == node.membership.keys[node.require_network(name)][-1] and not body.now:
+            raise conflict(f"rekeying {name} failed", "that is its password already", "See hivectl networks")
+        until = await node.rekeys.begin(name, key, 0.0 if body.now else body.grace)
+        await _forgive(node, name)
+    await node.publish()
+    node.peers.kick(forgive=True)
+    node.notify()
+    return NetworkRekeyed(
+        name=name,
+        password=None if body.password else password,
+        until=rfc3339(until),
+        not_moved=not_moved(node, name),
+        warning=_weakness(body.password),
+    )
+
+
+async def _forgive(node: Node, network: str) -> None:
+    """Peers that refused the former password are tried again."""
+    async with node.changes:
+        for key, registration in list(node.book.registrations.items()):
+            if registration.network == network and registration.refused:
+                await node.networks.register(*key)
+                node.book.registrations[key] = Registration(*key, 0)
+
+
+def _refuse_second_password(node: Node, name: str) -> None:
+    """A password that nobody else has would split the network: there is one already, take that."""
+    what = f"making a new password for {name} failed"
+    hint = f"Take that password: hivectl networks rekey {name} --join"
+    if name in node.rekeys.running:
+        raise conflict(what, "this node has a new one since short", f"{hint}; --now ends the former one")
+    by = rekeyed_by(node, name)
+    if by is not None:
+        raise conflict(what, f"{by} has made one", hint)
 
 
 async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registered:
@@ -189,7 +245,8 @@ async def _block(node: Node, node_ref: str, blocked: bool) -> Done:
     node.peers.kick(peer_id)
     node.notify()
     return Done(
-        note="it keeps the network's password: only a new password shuts it out of other nodes"
+        note="it keeps the network's password: to shut it out of other nodes too, change that"
+        " (hivectl networks rekey NETWORK)"
         if blocked
         else ""
     )

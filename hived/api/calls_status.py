@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import time
 
 from .. import __version__
 from ..errors import conflict
 from ..overlay.addresses import is_private
+from ..overlay.rekey import announced
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
 from .auth import Caller
 from .node import Node, rfc3339
@@ -89,6 +91,18 @@ def _troubles(node: Node) -> list[str]:
     """What is wrong now, a line each: peers that refuse us or are missed by a proxy, proxies that fail."""
     found = []
     names = node.names()
+    if node.sync.author.has_twin:
+        found.append(
+            "another hived runs with this node's identity: stop one of the two"
+            " (to move a node: hivectl backup, stop it for good, hivectl restore)"
+        )
+    for network in node.membership.keys:
+        by = rekeyed_by(node, network) if network not in node.rekeys.running else None
+        if by is not None:
+            found.append(
+                f"{network}: {by} has a new password for it, and this node does not:"
+                f" hivectl networks rekey {network} --join"
+            )
     for link in node.peers.links.values():
         shown = names.shown(link.peer_id) or link.peer_id
         found += [f"{network}: {shown} refuses us: {why}" for network, why in link.join_errors.items()]
@@ -105,6 +119,16 @@ def _troubles(node: Node) -> list[str]:
     return found
 
 
+def rekeyed_by(node: Node, network: str) -> str | None:
+    """The name of a member that says that it rekeys the network now; None when none does."""
+    now = time.time()
+    for record in node.sync.visible(network):
+        until = announced(record)
+        if record.peer_id != node.identity.peer_id and until is not None and until > now:
+            return node.names().shown(record.peer_id) or record.peer_id
+    return None
+
+
 def network_rows(node: Node) -> list[NetworkRow]:
     """The networks with how many members are known and connected, this node not counted."""
     return [
@@ -113,9 +137,18 @@ def network_rows(node: Node) -> list[NetworkRow]:
             members=sum(r.peer_id != node.identity.peer_id for r in node.sync.visible(name)),
             connected=len(node.membership.members(name)),
             created=rfc3339(node.book.created.get(name, 0.0)) or "",
+            rekey_until=rfc3339(rekeying.until) if (rekeying := node.rekeys.running.get(name)) else None,
+            not_moved=not_moved(node, name),
         )
         for name in sorted(node.membership.keys)
     ]
+
+
+def not_moved(node: Node, network: str) -> list[str]:
+    """Names (else peer IDs) of the members that have not shown a rekeyed network's new key."""
+    names = node.names()
+    members = (r.peer_id for r in node.sync.visible(network) if r.peer_id != node.identity.peer_id)
+    return sorted(names.shown(peer) or peer for peer in node.rekeys.unmoved(network, members))
 
 
 async def rename(node: Node, caller: Caller, body: Rename) -> Done:

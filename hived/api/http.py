@@ -6,8 +6,8 @@ little and is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 
 import h11
 import trio
@@ -18,8 +18,11 @@ MAX_BODY = 256 * 1024
 MAX_HEADERS = 16 * 1024
 REQUEST_SECONDS = 10.0
 IDLE_SECONDS = 75.0
+# The slowest that a body larger than MAX_BODY may come.
+MIN_BYTES_PER_SECOND = 1024 * 1024
 SEND_SECONDS = 30.0
 _CHUNK = 16 * 1024
+_SEND_CHUNK = 256 * 1024
 _REASONS = {
     101: b"Switching Protocols",
     200: b"OK",
@@ -50,10 +53,18 @@ class Request:
 
 
 class HttpConnection:
-    """The server's side of one connection."""
+    """The server's side of one connection.
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+    ``larger`` is asked how large the body of a request may be that announces more than MAX_BODY.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        larger: Callable[[Request], Awaitable[int]] | None = None,
+    ) -> None:
         self.stream = stream
+        self._larger = larger
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
 
     async def receive(self) -> Request | None:
@@ -73,8 +84,8 @@ class HttpConnection:
                     self._h11.receive_data(data)
                     if not data:
                         return None
-            with trio.fail_after(REQUEST_SECONDS):
-                return await self._request()
+            with trio.fail_after(REQUEST_SECONDS) as scope:
+                return await self._request(scope)
         except trio.TooSlowError:
             raise ClientGoneError("too slow") from None
         except h11.RemoteProtocolError as error:
@@ -84,9 +95,10 @@ class HttpConnection:
                 ) from None
             raise ClientGoneError(str(error)) from None
 
-    async def _request(self) -> Request | None:
-        head: h11.Request | None = None
+    async def _request(self, scope: trio.CancelScope) -> Request | None:
+        head: Request | None = None
         body = bytearray()
+        most = MAX_BODY
         while True:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
@@ -94,27 +106,30 @@ class HttpConnection:
                     await self._send(h11.InformationalResponse(status_code=100, headers=[]))
                 self._h11.receive_data(await self._read())
             elif isinstance(event, h11.Request):
-                head = event
+                headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+                head = Request(event.method.decode("ascii"), event.target.decode("ascii"), headers, b"")
+                announced = headers.get("content-length", "")
+                if self._larger is not None and announced.isdecimal() and int(announced[:18]) > MAX_BODY:
+                    most = await self._larger(head)
+                    scope.deadline = trio.current_time() + REQUEST_SECONDS + most / MIN_BYTES_PER_SECOND
+                    if int(announced[:18]) > most:
+                        raise _too_large(most)
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > MAX_BODY:
-                    raise HiveError(
-                        Kind.USAGE,
-                        "reading the request failed",
-                        f"its body is larger than {MAX_BODY} bytes",
-                        "Send less",
-                    )
+                if len(body) > most:
+                    raise _too_large(most)
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
-                headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-                return Request(head.method.decode("ascii"), head.target.decode("ascii"), headers, bytes(body))
+                return replace(head, body=bytes(body))
             else:
                 return None
 
     async def answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         """One whole answer."""
         await self.begin(status, [("Content-Type", content_type), ("Content-Length", str(len(body)))])
-        await self._send(h11.Data(data=body))
+        # In parts: to each its own time.
+        for start in range(0, len(body), _SEND_CHUNK):
+            await self._send(h11.Data(data=body[start : start + _SEND_CHUNK]))
         await self._send(h11.EndOfMessage())
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
@@ -161,3 +176,9 @@ class HttpConnection:
                 await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise ClientGoneError(str(error)) from error
+
+
+def _too_large(most: int) -> HiveError:
+    return HiveError(
+        Kind.USAGE, "reading the request failed", f"its body is larger than {most} bytes", "Send less"
+    )

@@ -17,11 +17,14 @@ from ..overlay.identity import Identity
 from ..overlay.membership import Membership
 from ..overlay.names import Names
 from ..overlay.peers import Peers
+from ..overlay.rekey import Rekeys
 from ..overlay.sync import Sync
 from ..proxy.reconciler import Reconciler
 from ..store.admins import Admins
+from ..store.database import Database
 from ..store.networks import Networks
 from ..store.peers import Peers as PeerStore
+from ..store.seal import StateKey
 from .auth import Auth
 
 
@@ -48,14 +51,21 @@ class Node:
     admins: Admins
     networks: Networks
     peer_store: PeerStore
+    database: Database
+    state_key: StateKey
     rename: Callable[[str], Awaitable[None]]
     addresses: Callable[[], list[str]]
     name: Callable[[], str]
     publish: Callable[[], Awaitable[None]]
+    rekeys: Rekeys
+    # Held while networks, or what belongs to one, change in the store and in memory.
+    changes: trio.Lock
     started: float = field(default_factory=time.monotonic)
     changed: trio.Event = field(default_factory=trio.Event)
-    # Held while networks, or what belongs to one, change in the store and in memory.
-    changes: trio.Lock = field(default_factory=trio.Lock)
+    # Held while a backup is made or restored: each takes memory many times a database's size.
+    archive: trio.Lock = field(default_factory=trio.Lock)
+    # Set when hived is to stop and start anew, with a restored state.
+    restart: trio.Event = field(default_factory=trio.Event)
 
     @property
     def uptime(self) -> float:

@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import HiveError, Kind, not_found
-from . import calls_admin, calls_network, calls_proxy, calls_status
+from ..schema import MAX_BACKUP
+from . import calls_admin, calls_backup, calls_network, calls_proxy, calls_status
 from .auth import Caller
+from .http import MAX_BODY
 from .node import Node
 
 
@@ -48,13 +50,18 @@ class Shape(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """``path`` has parameters as ``{name}``, each one path segment."""
+    """``path`` has parameters as ``{name}``, each one path segment.
+
+    ``max_body`` are bytes; with ``restarts`` hived starts anew once the answer is out.
+    """
 
     method: str
     path: str
     access: Access
     function: Callable[..., Awaitable[Any]]
     shape: Shape = Shape.CALL
+    max_body: int = MAX_BODY
+    restarts: bool = False
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
@@ -98,6 +105,9 @@ class Route:
         return found
 
 
+# In base64, with the other fields.
+_RESTORE_BODY = MAX_BACKUP * 4 // 3 + MAX_BODY
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/info", Access.ANYONE, calls_status.info),
     Route("GET", "/v1/id", Access.LOCAL, calls_status.identity),
@@ -110,9 +120,12 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/admins", Access.ADMIN, calls_admin.admins),
     Route("PUT", "/v1/admins/{user}", Access.ADMIN, calls_admin.set_admin),
     Route("DELETE", "/v1/admins/{user}", Access.ADMIN, calls_admin.remove_admin),
+    Route("POST", "/v1/backup", Access.ADMIN, calls_backup.backup),
+    Route("POST", "/v1/restore", Access.ADMIN, calls_backup.restore, max_body=_RESTORE_BODY, restarts=True),
     Route("GET", "/v1/networks", Access.ADMIN, calls_network.networks),
     Route("POST", "/v1/networks", Access.ADMIN, calls_network.create_network),
     Route("DELETE", "/v1/networks/{name}", Access.ADMIN, calls_network.leave_network),
+    Route("POST", "/v1/networks/{name}/rekey", Access.ADMIN, calls_network.rekey_network),
     Route("POST", "/v1/register", Access.ADMIN, calls_network.register),
     Route("GET", "/v1/nodes", Access.ADMIN, calls_network.nodes, Shape.WATCH),
     Route("GET", "/v1/nodes/{node_ref}", Access.ADMIN, calls_network.show_node),

@@ -105,7 +105,11 @@ class Server:
     # One connection
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream, caller: Caller) -> None:
-        http = HttpConnection(stream)
+        async def larger(request: Request) -> int:
+            # Before a byte of it is kept: only who may call is worth the memory.
+            return (await self._admit(request, caller))[0].max_body
+
+        http = HttpConnection(stream, larger)
         try:
             while True:
                 try:
@@ -118,21 +122,20 @@ class Server:
         except ClientGoneError as error:
             log.debug("a client was let go", why=error)
 
+    async def _admit(self, request: Request, caller: Caller) -> tuple[Route, dict[str, str], Caller]:
+        """The route of a request, its path parameters, and the caller, who may call. Raises HiveError."""
+        route, parameters = find(request.method, _target(request)[0])
+        caller = await self._node.auth.identify(caller, _token(request))
+        route.access.check(caller)
+        return route, parameters, caller
+
     async def _respond(self, http: HttpConnection, request: Request, caller: Caller) -> None:
-        try:
-            parts = urlsplit(request.target)
-            query = dict(parse_qsl(parts.query, keep_blank_values=True, max_num_fields=16))
-        except ValueError:
-            raise usage(
-                "reading the request failed", "its address is malformed", "See /v1/openapi.json"
-            ) from None
-        if request.method == "GET" and parts.path == "/v1/openapi.json":
+        path, query = _target(request)
+        if request.method == "GET" and path == "/v1/openapi.json":
             self._openapi = self._openapi or openapi.document(ROUTES)
             await http.answer(200, self._openapi)
             return
-        route, parameters = find(request.method, parts.path)
-        caller = await self._node.auth.identify(caller, _token(request))
-        route.access.check(caller)
+        route, parameters, caller = await self._admit(request, caller)
         watch = route.shape is Shape.WATCH and _flag(query, "watch")
         unknown = set(query) - set(route.query)
         if unknown:
@@ -153,14 +156,18 @@ class Server:
             else:
                 answer = await call()
                 if request.method != "GET":
-                    log.info("changed", call=f"{request.method} {parts.path}", caller=caller.binding)
-                await http.answer(200, _JSON.encode(answer))
+                    log.info("changed", call=f"{request.method} {path}", caller=caller.binding)
+                try:
+                    await http.answer(200, _JSON.encode(answer))
+                finally:
+                    if route.restarts:
+                        self._node.restart.set()
         except (HiveError, ClientGoneError):
             raise
         except Exception:
-            log.exception("a call failed", method=request.method, path=parts.path)
+            log.exception("a call failed", method=request.method, path=path)
             raise failed(
-                f"{request.method} {parts.path} failed",
+                f"{request.method} {path} failed",
                 "a defect in hived",
                 "Its log has the details; please report them",
             ) from None
@@ -284,6 +291,17 @@ async def _problem(http: HttpConnection, error: HiveError) -> None:
     except Exception as failure:
         # The answer had begun, or h11 holds the connection for broken: only closing is left.
         raise ClientGoneError(str(failure)) from failure
+
+
+def _target(request: Request) -> tuple[str, dict[str, str]]:
+    """The path and the query of a request. Raises HiveError (usage)."""
+    try:
+        parts = urlsplit(request.target)
+        return parts.path, dict(parse_qsl(parts.query, keep_blank_values=True, max_num_fields=16))
+    except ValueError:
+        raise usage(
+            "reading the request failed", "its address is malformed", "See /v1/openapi.json"
+        ) from None
 
 
 def _flag(query: dict[str, str], name: str) -> bool:

@@ -76,6 +76,15 @@ def of_socket(address: tuple[str, int]) -> str:
     return str(Endpoint(f"ip{ip.version}", str(ip), address[1]))
 
 
+def source_of(address: str) -> str:
+    """Whom a limit holds for: an IPv4 address, or the /64 of an IPv6 one, which is one customer's."""
+    end = parse(address)
+    if not end.kind.startswith("ip"):
+        return f"/{end.kind}/{end.host}"
+    ip = ipaddress.ip_address(end.host)
+    return f"/ip4/{ip}" if ip.version == 4 else f"/ip6/{ipaddress.ip_network((int(ip), 64), strict=False)}"
+
+
 def interface_addresses() -> list[str]:
     """The IP addresses of this machine that others may reach, most public first; loopback when alone."""
     found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -11,26 +12,33 @@ from .. import __version__
 from ..logs import Log
 from .clock import Clock
 from .identity import Identity
-from .lives import Lives
+from .lives import CALM_SECONDS, Lives
 from .networkkeys import network_id
 from .records import NodeRecord, SignedRecord, sign
 
 log = Log("hived.overlay.author")
 
 RESIGN_SECONDS = 86400.0
+_FIRST_STEP = 2**16
 
 
 class Author:
-    """Signs this node's record in each network. ``name`` and ``addresses`` are what it will say."""
+    """Signs this node's record in each network, with ``name``, ``addresses`` and ``capabilities`` of now.
+
+    ``on_twin`` is called each time that another hived with this identity proves that it runs.
+    """
 
     def __init__(self, identity: Identity, clock: Clock, rng: random.Random) -> None:
         self.name = ""
         self.addresses: list[str] = []
+        self.capabilities: Callable[[str], list[str]] = lambda network: []
         self.lives = Lives(os.urandom(8))
+        self.on_twin: Callable[[], None] = lambda: None
         self._identity = identity
         self._clock = clock
         self._rng = rng
         self._due: dict[str, float] = {}
+        self._highest: dict[str, int] = {}
         self._warned = float("-inf")
 
     def sign(
@@ -46,6 +54,7 @@ class Author:
             name=self.name,
             addresses=self.addresses,
             version=__version__,
+            capabilities=self.capabilities(network),
             seq=0,
             nonce=self.lives.nonce,
             issued=0.0,
@@ -53,9 +62,11 @@ class Author:
         said = msgspec.structs.replace(own.record, seq=0, issued=0.0) if own else None
         if draft == said and not after and not anew:
             return None
-        # A clock before 1970 would make a record that nobody takes.
-        now = max(0.0, self._clock.wall())
-        seq = max(own.record.seq + 1 if own else 1, after + 1, int(now * 1000))
+        now = self._now()
+        last = max(own.record.seq if own else 0, after, self._highest.get(network, 0))
+        # Copies of one state that boot behind their last sequence must not sign the same one.
+        step = 1 if network in self._highest else 1 + self._rng.randrange(_FIRST_STEP)
+        seq = self._highest[network] = max(last + step, int(now * 1000))
         self._due[network] = self._clock.monotonic() + RESIGN_SECONDS * self._rng.uniform(0.9, 1.0)
         return sign(msgspec.structs.replace(draft, seq=seq, issued=now), self._identity.key_pair)
 
@@ -63,12 +74,27 @@ class Author:
         """Whether a day has passed since the record was signed, by either clock, or its time lies ahead."""
         if self._clock.monotonic() >= self._due.get(network, float("-inf")):
             return True
-        return abs(self._clock.wall() - own.issued) > RESIGN_SECONDS
+        return abs(self._now() - own.issued) > RESIGN_SECONDS
 
-    def met(self, network: str, record: NodeRecord) -> float:
-        """A record of this node with a higher sequence came: seconds to wait before one is signed past it."""
+    def _now(self) -> float:
+        """Epoch seconds; a clock before 1970 would make a record that nobody takes."""
+        return max(0.0, self._clock.wall())
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether another hived with this identity ran within the last hour."""
+        seen = self.lives.twin_seen
+        return seen is not None and self._clock.monotonic() - seen < CALM_SECONDS
+
+    def met(self, network: str, record: NodeRecord, own: int) -> float:
+        """Another life's record of this node came: seconds to wait before one is signed past it.
+
+        ``own`` is the sequence that this node has reached.
+        """
         now = self._clock.monotonic()
-        alive = self.lives.met(network, record.nonce, now)
+        alive = self.lives.met(network, record.nonce, record.seq, own, now)
+        if alive:
+            self.on_twin()
         if alive and now - self._warned > 600.0:
             self._warned = now
             log.error(
@@ -80,4 +106,4 @@ class Author:
             )
         elif not alive:
             log.info("publishing above an older life's record", network=network, seq=record.seq)
-        return self.lives.outdo(network, record.nonce, now)
+        return self.lives.outdo(now)

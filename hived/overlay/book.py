@@ -28,6 +28,20 @@ class Book:
     addresses: dict[str, list[str]] = field(default_factory=dict)
     registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def claim(self, name: str, peer_id: str) -> bool:
+        """A peer is seen with a name: it is its own when nobody had it before. Whether that is news."""
+        if not self._names and self.owners:
+            self._names = {owner: owned for owned, owner in self.owners.items()}
+        if name in self.owners:
+            return False
+        held = self._names.get(peer_id)
+        if held is not None:
+            self.owners.pop(held, None)
+        self.owners[name] = peer_id
+        self._names[peer_id] = name
+        return True
 
     def peer(self, peer_id: str) -> Peer:
         """The stored row of a peer, or an empty one."""
@@ -44,6 +58,7 @@ class Book:
         self.registrations = {key: r for key, r in self.registrations.items() if r.peer_id != peer_id}
         self.addresses.pop(peer_id, None)
         self.owners = {name: owner for name, owner in self.owners.items() if owner != peer_id}
+        self._names.pop(peer_id, None)
         if peer_id in self.peers:
             self.peers[peer_id] = replace(self.peers[peer_id], alias=None, last_contact=None)
 

@@ -128,7 +128,7 @@ async def open_first(stream: MuxedStream, have: dict[str, int], find: Find, take
     """The opener's side of a 1.0.0 round."""
     await say(stream, Digest(have=have))
     wanted = await receive_batches(stream, take)
-    await send_batches(stream, find(wanted))
+    await send_batches(stream, find(dict.fromkeys(wanted)))
     await _until_done(stream)
 
 

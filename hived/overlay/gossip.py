@@ -33,6 +33,7 @@ ROUND_SECONDS = 30.0
 # Of one peer; a push is short, and what is refused the next round repairs.
 MAX_EXCHANGES = 16
 TURN_SECONDS = 5.0
+IDLE_ROUNDS = 3
 
 
 class Gossip:
@@ -45,6 +46,7 @@ class Gossip:
         self._clock = sync.clock
         self._budgets = sync.budgets
         self._serving: Counter[str] = Counter()
+        self._idle: Counter[str] = Counter()
         self._pushes: dict[Connection, Pushes] = {}
         self._turns: dict[str, trio.CapacityLimiter] = {}
         self._nursery: trio.Nursery | None = None
@@ -67,14 +69,17 @@ class Gossip:
         """Push what is new to every member but ``source``, who told us."""
         if self._nursery is None:
             return
-        for connection in self._membership.members(network):
+        told = self._membership.members(network)
+        if source is not None and source.peer_id in fresh:
+            # Where two nodes run with one identity, each must learn of the other.
+            told = [*told, *self._membership.doubles(source, network)]
+        for connection in dict.fromkeys(told):
             if connection is source:
                 continue
             pushes = self._pushes.get(connection)
             if pushes is None:
                 pushes = self._pushes[connection] = self._pushes_to(connection, self._nursery)
-            # A member need not be told of itself.
-            pushes.offer(network, {a: copy for a, copy in fresh.items() if a != connection.peer_id})
+            pushes.offer(network, fresh)
 
     def _joined(self, connection: Connection, network: str) -> None:
         self._sync.ledger(network).seen(connection.peer_id)
@@ -91,9 +96,10 @@ class Gossip:
             return False
 
         def on_pause() -> None:
-            log.warning(
-                "a member does not take records; it is left alone for a minute", peer=connection.peer_id
-            )
+            if self._budgets.lines.take((connection.peer_id, "pause"), self._clock.monotonic(), 10):
+                log.warning(
+                    "a member does not take records; it is left alone for a minute", peer=connection.peer_id
+                )
 
         return Pushes(send, nursery, on_pause)
 
@@ -132,15 +138,20 @@ class Gossip:
     def _judge(self, peer: str, network: str, comparison: Comparison, received: int, before: bytes) -> None:
         """Whether a member's digest was honest, as far as a round shows; a line when it was not."""
         missing = len(comparison.want) - received
-        idle = comparison.turns and not comparison.want and not comparison.give
+        differed = comparison.differed and not comparison.want and not comparison.give
+        if differed and before == comparison.ranges.fingerprint():
+            # It may have learned meanwhile what it lacked; hardly time after time.
+            self._idle[peer] += 1
+        else:
+            del self._idle[peer]
         if missing > 0:
             self._budgets.useless.charge(peer, self._clock.monotonic(), missing)
             why = f"it promised {missing} records that it did not send"
-        elif idle and before == comparison.ranges.fingerprint():
+        elif comparison.lied or self._idle[peer] >= IDLE_ROUNDS:
             why = "its digest differs where its list does not"
         else:
             return
-        if self._budgets.lines.take((peer, "digest"), self._clock.monotonic()):
+        if self._budgets.lines.take((peer, "digest"), self._clock.monotonic(), 10):
             log.warning("a member's digest is wrong", network=network, peer=peer, why=why)
 
     async def _exchange(
@@ -156,7 +167,7 @@ class Gossip:
                 finally:
                     stream.reset()
         except NotSpokenError:
-            if self._budgets.lines.take((connection.peer_id, "version"), self._clock.monotonic(), 10):
+            if self._budgets.lines.take((connection.peer_id, "version"), self._clock.monotonic(), 20):
                 log.warning(
                     "a member speaks no version of /hive/sync that is known here: one of the two is too old",
                     peer=connection.peer_id,
@@ -203,14 +214,20 @@ class Gossip:
         network = self._membership.require(connection, opening.network, protocol)
         self._afford(connection.peer_id, opening)
 
+        received = 0
+
         async def take(copies: list[Copy]) -> None:
+            nonlocal received
+            received += len(copies)
             await self._take(network, copies, connection)
 
         if not opening.round:
             await exchange.receive_batches(stream, take)
         elif protocol == SYNC:
-            comparison = Comparison(self._sync.ledger(network).ranges)
+            ranges = self._sync.ledger(network).ranges
+            comparison, before = Comparison(ranges), ranges.fingerprint()
             await exchange.answer_round(stream, comparison, self._finder(network), take)
+            self._judge(connection.peer_id, network, comparison, received, before)
         else:
             await exchange.answer_first(stream, self._have(network), self._finder(network), take)
 

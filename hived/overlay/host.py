@@ -6,9 +6,11 @@ themselves, and let one failing handler end the node); its handshakes, IDs and m
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,7 +24,8 @@ from ..transport.limits import MuxLimits
 from ..transport.muxer import Muxer
 from ..transport.muxstream import MuxedStream
 from ..transport.secure import HandshakeError, RawPipe, Upgrader, negotiate, select
-from .addresses import Endpoint, of_socket, parse
+from .addresses import Endpoint, of_socket, parse, source_of
+from .admission import Admission
 from .identity import Identity
 from .wire import ProtocolError
 
@@ -72,7 +75,9 @@ class Connection:
     opened: float = field(default_factory=time.time)
     memberships: set[str] = field(default_factory=set)
     usable: set[str] = field(default_factory=set)
+    proved: dict[str, bytes] = field(default_factory=dict, repr=False)
     streams: int = 0
+    relay: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -112,7 +117,8 @@ class Host:
         self.on_disconnected: list[Callable[[Connection], None]] = []
         self._blocked = blocked
         self._upgrader = Upgrader(identity.key_pair)
-        self._handshakes = trio.CapacityLimiter(MAX_HANDSHAKES)
+        self.admission = Admission()
+        self._handshakes: list[trio.CancelScope] = []
         self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
         self._refused = 0
@@ -178,34 +184,41 @@ class Host:
                     log.error("accepting connections failed", why=error.strerror or error)
                     await trio.sleep(0.2)
                     continue
-                if self._handshakes.available_tokens <= 0:
-                    self._refused_handshake()
-                    await trio.aclose_forcefully(stream)
-                    continue
-                self._nursery.start_soon(self._inbound, stream)
+                try:
+                    remote = of_socket(stream.socket.getpeername()[:2])
+                except OSError:
+                    remote = ""
+                if remote and self.admission.admit(source_of(remote), trio.current_time()):
+                    self._nursery.start_soon(self._inbound, stream, remote)
+                else:
+                    self._turned_away()
+                    abort(stream)
 
-    def _refused_handshake(self) -> None:
+    def _turned_away(self) -> None:
         """One line in ten seconds, with the count: a flood of connections is none of the log."""
         self._refused += 1
         now = trio.current_time()
         if now >= self._quiet_until:
-            log.warning("too many handshakes at once", refused=self._refused)
+            log.warning("more connections than are worth a handshake", turned_away=self._refused)
             self._refused, self._quiet_until = 0, now + QUIET_SECONDS
 
-    async def _inbound(self, stream: trio.SocketStream) -> None:
-        try:
-            remote = of_socket(stream.socket.getpeername()[:2])
-        except OSError:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            async with self._handshakes:
+    async def _inbound(self, stream: trio.SocketStream, remote: str) -> None:
+        with trio.CancelScope() as scope:
+            self._handshakes.append(scope)
+            if len(self._handshakes) > MAX_HANDSHAKES:
+                # Who has been silent longest has had its chance.
+                self._turned_away()
+                self._handshakes.pop(0).cancel()
+            try:
                 connection = await self._upgrade(stream, None, remote)
-        except DialError as error:
-            log.debug("handshake failed", remote=remote, why=error)
-        else:
-            self._limit_strangers()
-            log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
+            except DialError as error:
+                log.debug("handshake failed", remote=remote, why=error)
+            else:
+                self._limit_strangers()
+                log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
+            finally:
+                if scope in self._handshakes:
+                    self._handshakes.remove(scope)
 
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
@@ -359,6 +372,13 @@ def _bind(end: Endpoint) -> trio.SocketListener:
         raise failed(what, error.strerror or str(error), "Check --listen") from None
     sock.setblocking(False)
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def abort(stream: trio.SocketStream) -> None:
+    """Close with a reset: no more packets, and no state for a peer that is not wanted."""
+    with contextlib.suppress(OSError):
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
 
 
 async def _connect(end: Endpoint) -> trio.SocketStream:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from spake2 import SPAKE2_A, SPAKE2_B
@@ -19,6 +21,7 @@ from .wire import ProtocolError
 JOIN = "/hive/join/1.0.0"
 SHARE_BYTES = 33
 CONFIRM_BYTES = 32
+MAX_KEYS = 2
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ class JoinHandshake:
         except Exception as error:  # spake2 raises unrelated kinds, NotOnCurve among them
             raise ProtocolError(f"not a SPAKE2 share: {error}") from None
 
+    def again(self) -> JoinHandshake:
+        """The same side with the same share, for another share of the other side."""
+        twin = copy(self)
+        twin._spake = copy(self._spake)
+        return twin
+
     @property
     def confirmation(self) -> bytes:
         """The proof to send that this side has the same secret."""
@@ -77,3 +86,55 @@ class JoinHandshake:
     def _confirm(self, opener: bool) -> bytes:
         label = b"hive join confirm " + (b"A" if opener else b"B")
         return hmac.new(self._secret, label + self._binding, hashlib.sha256).digest()
+
+
+class JoinRuns:
+    """A join where either side may have two keys, because the network is being rekeyed.
+
+    ``keys`` are oldest first. There is one handshake for each pair of the opener's and the
+    answerer's keys, the opener's counting first; at most four.
+    """
+
+    def __init__(self, keys: Sequence[bytes], binding: Binding, *, opener: bool) -> None:
+        self._opener = opener
+        self._runs = [JoinHandshake(key, binding, opener=opener) for key in keys]
+        self._pairs: list[JoinHandshake] = []
+        self._keys: list[int] = []
+
+    @property
+    def shares(self) -> list[bytes]:
+        """What to send, one share for each key."""
+        return [run.share for run in self._runs]
+
+    def finish(self, shares: Sequence[bytes]) -> None:
+        """Take the other side's shares. Raises ProtocolError for anything that is not one."""
+        if not 1 <= len(shares) <= MAX_KEYS:
+            raise ProtocolError(f"{len(shares)} SPAKE2 shares")
+        ours, theirs = range(len(self._runs)), range(len(shares))
+        pairs = (
+            [(i, j) for i in ours for j in theirs] if self._opener else [(i, j) for j in theirs for i in ours]
+        )
+        for own, other in pairs:
+            # A run finishes once; its share meets each of the other side's.
+            run = self._runs[own].again()
+            run.finish(shares[other])
+            self._pairs.append(run)
+            self._keys.append(own)
+
+    @property
+    def confirmations(self) -> list[bytes]:
+        """The proofs to send that this side has the same secret, one for each pair of keys."""
+        return [run.confirmation for run in self._pairs]
+
+    def matching(self, confirmations: Sequence[bytes]) -> int | None:
+        """The last pair of keys, so the newest, for which the other side proved the same secret."""
+        proved = [pair for pair, proof in enumerate(confirmations) if self.verify(pair, proof)]
+        return max(proved, default=None)
+
+    def verify(self, pair: int, confirmation: bytes) -> bool:
+        """Whether the other side proved the same secret for one pair of keys."""
+        return 0 <= pair < len(self._pairs) and self._pairs[pair].verify(confirmation)
+
+    def own_key(self, pair: int) -> int:
+        """Which of this side's keys a pair is of."""
+        return self._keys[pair]

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from ..logs import Log
 from ..transport.limits import MuxLimits
 from ..transport.muxstream import MuxedStream
+from .addresses import source_of
 from .guesses import Guesses
 from .host import Connection, Host
-from .joinhandshake import CONFIRM_BYTES, JOIN, SHARE_BYTES, Binding, JoinHandshake
+from .joinhandshake import JOIN, MAX_KEYS, Binding, JoinRuns
 from .networkkeys import NETWORK_ID_BYTES, network_id
 from .wire import Message, ProtocolError, receive, send
 
@@ -30,27 +32,35 @@ _LIMIT = 512
 _TOTAL = "total"
 MAX_ACTIVE = 4
 MAX_STRANGERS_ACTIVE = 8
+MAX_HOLD = 5.0
 MEMBER = MuxLimits()
 
 
 class Hello(Message):
-    """A to B: the network and A's SPAKE2 share."""
+    """A to B: the network and A's SPAKE2 share; ``more`` of its newer key while it is rekeyed."""
 
     network: bytes
     share: bytes
+    more: list[bytes] = msgspec.field(default_factory=list)
 
 
 class Answer(Message):
-    """B to A: B's share; or ``wait``, the seconds until A may try again."""
+    """B to A: B's shares; or ``wait``, the seconds until A may try again."""
 
     share: bytes = b""
     wait: float = 0.0
+    more: list[bytes] = msgspec.field(default_factory=list)
 
 
 class Confirm(Message):
-    """The proof of the shared secret; empty from B when A's was wrong."""
+    """From A the proofs for each pair of keys, A's counting first.
+
+    From B the proof for one pair; empty when none of A's was right.
+    """
 
     proof: bytes = b""
+    more: list[bytes] = msgspec.field(default_factory=list)
+    pair: int = 0
 
 
 class Done(Message):
@@ -72,12 +82,15 @@ class JoinDelayedError(Exception):
 class Membership:
     """Joins networks on connections, answers joins, and says who is a member.
 
-    ``keys`` maps network names to K. ``known`` says whether a peer is a known member of a
-    network: such peers have a guessing budget of their own, so a flood cannot lock them out.
+    ``keys`` maps network names to K; to the former and the new K, in this order, while a network
+    is rekeyed. ``known`` says whether a peer is a known member of a network: such peers have a
+    guessing budget of their own, so a flood cannot lock them out. ``on_proved`` is told
+    whether it was with the newest key.
     """
 
     def __init__(self, host: Host, known: Callable[[str, str], bool], clock: Callable[[], float]) -> None:
-        self.keys: dict[str, bytes] = {}
+        self.keys: dict[str, tuple[bytes, ...]] = {}
+        self.on_proved: list[Callable[[str, str, bool], None]] = []
         self.on_joined: list[Callable[[Connection, str], None]] = []
         self._ids: dict[bytes, str] = {}
         self._host = host
@@ -95,9 +108,16 @@ class Membership:
         self._strangers_active = 0
         host.handlers[JOIN] = self._serve
 
-    def set_network(self, name: str, key: bytes) -> None:
-        self.keys[name] = key
+    def set_network(self, name: str, *keys: bytes) -> None:
+        """Take part in a network with its key; with the former and the new one while it is rekeyed.
+
+        Memberships that were proved with another key end.
+        """
+        self.keys[name] = keys
         self._ids[network_id(name)] = name
+        for connection in self._host.all_connections():
+            if name in connection.memberships and connection.proved.get(name) not in keys:
+                self._end(connection, name)
 
     def drop_network(self, name: str) -> None:
         """Forget a network and end its memberships; connections that serve no other network close."""
@@ -105,10 +125,18 @@ class Membership:
         self._ids.pop(network_id(name), None)
         for connection in self._host.all_connections():
             if name in connection.memberships:
-                connection.memberships.discard(name)
-                connection.usable.discard(name)
-                # Streams in this network may be open: only a new connection is free of them.
-                self._host.close_soon(connection)
+                self._end(connection, name)
+
+    def _end(self, connection: Connection, name: str) -> None:
+        connection.memberships.discard(name)
+        connection.usable.discard(name)
+        connection.proved.pop(name, None)
+        # Streams in this network may be open: only a new connection is free of them.
+        self._host.close_soon(connection)
+
+    def is_newest(self, connection: Connection, network: str) -> bool:
+        """Whether a peer proved the network's newest key."""
+        return connection.proved.get(network) == self.keys[network][-1]
 
     def require(self, connection: Connection, wanted: bytes, protocol: str) -> str:
         """The network named by a member protocol's first message, if the peer is a member there.
@@ -131,39 +159,61 @@ class Membership:
         found = (self._host.find(peer_id, network) for peer_id in list(self._host.connections))
         return [connection for connection in found if connection is not None]
 
-    async def join(self, connection: Connection, network: str) -> None:
+    def doubles(self, connection: Connection, network: str) -> list[Connection]:
+        """Other connections to the same peer where the network is usable."""
+        same = self._host.connections.get(connection.peer_id, ())
+        return [c for c in same if c is not connection and c.is_open and network in c.usable]
+
+    async def join(self, connection: Connection, network: str, *, renew: bool = False) -> None:
         """Prove to the peer, and have it prove, that both know the network's password.
 
+        ``renew``: also where both have done so, because this node has a newer key since.
         Raises JoinRefusedError, JoinDelayedError, or one of host.STREAM_ERRORS.
         """
-        if network in connection.usable:
+        if network in connection.usable and not renew:
             return
-        key, wire_id = self.keys[network], network_id(network)
+        source = self._source(connection, network)
+        await self._wait(source)
+        keys, wire_id = self.keys[network], network_id(network)
         binding = Binding(wire_id, self._host.identity.peer_id, connection.peer_id, connection.handshake_hash)
         with trio.fail_after(JOIN_SECONDS):
             stream = await connection.open_stream(JOIN)
             try:
-                ours = await self._run(partial(JoinHandshake, key, binding, opener=True))
-                await send(stream, Hello(network=wire_id, share=ours.share))
+                ours = await self._run(partial(JoinRuns, keys, binding, opener=True))
+                await send(stream, Hello(network=wire_id, share=ours.shares[0], more=ours.shares[1:]))
                 answer = await receive(stream, Answer, _LIMIT)
                 if answer.wait:
                     raise JoinDelayedError(_seconds(answer.wait))
-                await self._run(partial(ours.finish, answer.share))
-                await send(stream, Confirm(proof=ours.confirmation))
-                if not ours.verify((await receive(stream, Confirm, _LIMIT)).proof):
+                await self._run(partial(ours.finish, [answer.share, *answer.more]))
+                proofs = ours.confirmations
+                await send(stream, Confirm(proof=proofs[0], more=proofs[1:]))
+                theirs = await receive(stream, Confirm, _LIMIT)
+                if not ours.verify(theirs.pair, theirs.proof):
+                    # Whoever answers has had a guess at our password too.
+                    now = self._clock()
+                    self._guesses.failed(source, now)
+                    self._total.failed(_TOTAL, now)
                     raise JoinRefusedError
-                self._admit(connection, network, key)
+                self._admit(connection, network, keys[ours.own_key(theirs.pair)])
                 await send(stream, Done())
                 await stream.send_eof()
             except BaseException:
                 stream.reset()
                 raise
+        self._guesses.succeeded(source)
         self._use(connection, network)
+
+    async def _wait(self, source: str) -> None:
+        """Hold a join of this node's own back that comes too soon after failed ones there."""
+        wait = self._guesses.wait(source, self._clock())
+        if wait > MAX_HOLD:
+            raise JoinDelayedError(wait)
+        await trio.sleep(wait)
 
     async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
         with trio.fail_after(JOIN_SECONDS):
             hello = await receive(stream, Hello, _LIMIT)
-            if len(hello.network) != NETWORK_ID_BYTES or len(hello.share) != SHARE_BYTES:
+            if len(hello.network) != NETWORK_ID_BYTES or len(hello.more) >= MAX_KEYS:
                 raise ProtocolError("a malformed join")
             name = self._ids.get(hello.network)
             source = self._source(connection, name)
@@ -191,36 +241,46 @@ class Membership:
     async def _answer(
         self, stream: MuxedStream, connection: Connection, hello: Hello, name: str | None, source: str
     ) -> None:
-        key = self.keys[name] if name else hmac.digest(self._decoy, hello.network, hashlib.sha256)
+        known = source.startswith("peer:")
+        keys = self.keys[name] if name else (self._decoy_key(hello.network, b""),)
+        if not known and len(keys) == 1:
+            # A stranger is not shown which networks are being rekeyed.
+            keys = (*keys, self._decoy_key(hello.network, b"second"))
         binding = Binding(
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
-        limiter = self._crypto if source.startswith("peer:") else self._stranger_crypto
-        ours = await self._run(partial(JoinHandshake, key, binding, opener=False), limiter)
+        limiter = self._crypto if known else self._stranger_crypto
+        ours = await self._run(partial(JoinRuns, keys, binding, opener=False), limiter)
         try:
-            await self._run(partial(ours.finish, hello.share), limiter)
-            await send(stream, Answer(share=ours.share))
-            proof = (await receive(stream, Confirm, _LIMIT)).proof
+            await self._run(partial(ours.finish, [hello.share, *hello.more]), limiter)
+            await send(stream, Answer(share=ours.shares[0], more=ours.shares[1:]))
+            theirs = await receive(stream, Confirm, _LIMIT)
         except BaseException:
             # Whoever stops here has seen what a wrong guess shows: it counts as one.
             self._refused(source, connection, name)
             raise
-        if len(proof) != CONFIRM_BYTES or not ours.verify(proof) or name is None:
+        pair = ours.matching([theirs.proof, *theirs.more])
+        if pair is None or name is None:
             self._refused(source, connection, name)
             await send(stream, Confirm())
             await stream.send_eof()
             return
         self._guesses.succeeded(source)
-        self._admit(connection, name, key)
-        await send(stream, Confirm(proof=ours.confirmation))
+        self._admit(connection, name, keys[ours.own_key(pair)])
+        await send(stream, Confirm(proof=ours.confirmations[pair], pair=pair))
         await receive(stream, Done, _LIMIT)
         self._use(connection, name)
 
+    def _decoy_key(self, wanted: bytes, label: bytes) -> bytes:
+        return hmac.digest(self._decoy, wanted + label, hashlib.sha256)
+
     def _source(self, connection: Connection, name: str | None) -> str:
-        """Whose budget a try is charged to: a known member's own, else the source address's."""
+        """Whose budget a try is charged to: a known member's own, else the relay's or the address's."""
         if name is not None and self._known(connection.peer_id, name):
             return f"peer:{connection.peer_id}"
-        return connection.address.rsplit("/tcp/", 1)[0]
+        if connection.relay is not None:
+            return f"relay:{connection.relay}"
+        return source_of(connection.address)
 
     def _refused(self, source: str, connection: Connection, name: str | None) -> None:
         now = self._clock()
@@ -237,14 +297,21 @@ class Membership:
 
     def _admit(self, connection: Connection, network: str, key: bytes) -> None:
         # The network may have been left, or its password changed, while the handshake ran.
-        if self.keys.get(network) != key or not connection.is_open:
+        if key not in self.keys.get(network, ()) or not connection.is_open:
             raise ProtocolError("the network is gone")
         connection.memberships.add(network)
+        # Two joins on one connection may end in any order: the newer key counts.
+        if not (network in connection.proved and self.is_newest(connection, network)):
+            connection.proved[network] = key
         connection.muxer.set_limits(MEMBER)
+        for callback in self.on_proved:
+            callback(connection.peer_id, network, self.is_newest(connection, network))
 
     def _use(self, connection: Connection, network: str) -> None:
         if network in connection.memberships and network not in connection.usable:
             connection.usable.add(network)
+            if not connection.initiator and connection.relay is None:
+                self._host.admission.vouch(source_of(connection.address), trio.current_time())
             log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)
             for callback in self.on_joined:
                 callback(connection, network)

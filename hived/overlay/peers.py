@@ -25,6 +25,8 @@ FIRST_RETRY = 0.25
 MAX_RETRY = 5.0
 MAX_RETRY_DISTANT = 60.0
 MAX_REFUSED = 3
+# About two minutes of trying; then another member may take a neighbour's place.
+FAIR_TRIES = 9
 ON_DEMAND_SECONDS = 10.0
 MAX_DIALS = 16
 STAGGER_SECONDS = 0.2
@@ -102,6 +104,10 @@ class Peers:
         for peer_id, link in list(self.links.items()):
             if peer_id not in self._important and not self._host.connections.get(peer_id):
                 self._stop(link)
+
+    def linked(self) -> set[str]:
+        """Peers that are connected, or that were not tried for long yet."""
+        return {p for p, link in self.links.items() if self._host.find(p) or link.begun <= FAIR_TRIES}
 
     def kick(self, peer_id: str | None = None, *, forgive: bool = False) -> None:
         """Try now: one peer, or all of them. ``forgive`` forgets refused joins (the user said so)."""

@@ -125,50 +125,74 @@ class Ranges:
 class Comparison:
     """One side of a comparison. Feed it what comes; send what it answers until both have nothing left.
 
-    ``turns`` counts those of the other side that were answered. At the end ``give`` are the
-    authors of whom this side has newer records, ``want`` the author keys of whom the other has.
+    ``differed``: some range did; ``lied``: the other side listed one as different that is not.
+    At the end ``give`` are the authors of whom this side has newer records, ``want`` the
+    author keys of whom the other has.
     """
 
     ranges: Ranges
     give: list[str] = field(default_factory=list)
     want: list[str] = field(default_factory=list)
-    turns: int = 0
+    differed: bool = False
+    lied: bool = False
+    _turns: int = 0
     _listed: int = 0
+    # Ranges that are settled, and all that contain one; what this side has split, with its fingerprint.
+    _settled: set[str] = field(default_factory=set)
+    _above: set[str] = field(default_factory=set)
+    _told: dict[str, bytes] = field(default_factory=dict)
 
     def open(self) -> Compare:
         """The first turn, of whoever opens: one fingerprint for all."""
-        return Compare(splits={"": self.ranges.fingerprint()})
+        self._told[""] = self.ranges.fingerprint()
+        return Compare(splits=dict(self._told))
 
     def answer(self, theirs: Compare) -> Compare:
         """Take a turn of the other side. Raises ProtocolError for one that no honest node sends."""
-        self.turns += 1
-        if self.turns > MAX_DEPTH + 2:
+        self._turns += 1
+        if self._turns > MAX_DEPTH + 2:
             raise ProtocolError("a comparison without an end")
-        if len(theirs.splits) > MAX_SPLITS:
-            raise ProtocolError(f"{len(theirs.splits)} ranges in one turn")
+        if len(theirs.splits) > MAX_SPLITS or len(theirs.lists) > MAX_SPLITS:
+            raise ProtocolError("too many ranges in one turn")
         reply = Compare()
         for prefix, listed in theirs.lists.items():
-            _check(prefix)
-            self._settle(prefix, listed)
+            self._once(prefix)
+            self._compare(prefix, listed)
         for prefix, fingerprint in theirs.splits.items():
             _check(prefix)
             if self.ranges.fingerprint(prefix) == fingerprint:
                 continue
             if self.ranges.count(prefix) <= LEAF or len(prefix) >= MAX_DEPTH:
+                self._once(prefix)
                 reply.lists[prefix] = self.ranges.list(prefix)
             else:
                 reply.splits.update(self.ranges.split(prefix))
         if len(reply.splits) > MAX_SPLITS:
             # Too many for one message: the next round finds the rest.
             reply.splits = dict(list(reply.splits.items())[:MAX_SPLITS])
+        if reply.splits.keys() & self._told.keys():
+            raise ProtocolError("a range compared twice")
+        self._told.update(reply.splits)
+        self.differed |= bool(theirs.lists or reply.splits or reply.lists)
         return reply
 
-    def _settle(self, prefix: str, theirs: Mapping[str, int]) -> None:
+    def _once(self, prefix: str) -> None:
+        """Settle a range; one that overlaps another that is settled costs work twice."""
+        _check(prefix)
+        above = [prefix[:length] for length in range(len(prefix) + 1)]
+        if prefix in self._above or any(part in self._settled for part in above):
+            raise ProtocolError("a range settled twice")
+        self._settled.add(prefix)
+        self._above.update(above)
+
+    def _compare(self, prefix: str, theirs: Mapping[str, int]) -> None:
         """Compare a range that the other side listed, and keep who has what newer."""
         self._listed += len(theirs)
         if self._listed > MAX_LISTED:
             raise ProtocolError("more authors than a network may have")
         ours = self.ranges.list(prefix)
+        # It lists because its fingerprint differed from the one that it was told, at the same moment.
+        self.lied |= ours == theirs and self._told.get(prefix) == self.ranges.fingerprint(prefix)
         for key, sequence in theirs.items():
             if len(key) != KEY_HEX or not key.startswith(prefix) or not 0 < sequence < MAX_SEQUENCE:
                 raise ProtocolError("an author outside its range")

@@ -64,6 +64,8 @@ class Sync:
         self.budgets = Budgets()
         self._nursery: trio.Nursery | None = None
         self._publishing = trio.Lock()
+        # Sequences of other lives that are to be outdone, by network.
+        self._outdoing: dict[str, int] = {}
         self._ticked = self.clock.monotonic()
 
     # Life
@@ -108,8 +110,9 @@ class Sync:
     def tick(self) -> None:
         """Count the time in touch, and see who lives."""
         now = self.clock.monotonic()
-        passed, self._ticked = now - self._ticked, now
-        for network in self._membership.keys:
+        # A process that stood still was in touch with nobody.
+        passed, self._ticked = min(now - self._ticked, 2 * TICK_SECONDS), now
+        for network in list(self._membership.keys):
             members = self._membership.members(network)
             ledger = self.ledger(network)
             if members:
@@ -119,13 +122,17 @@ class Sync:
 
     async def expire(self) -> None:
         """Drop the records of those who gave no sign of life for 30 days in touch with the network."""
-        for network, ledger in self.ledgers.items():
-            gone = [author for author in ledger.outdated() if author != self._identity.peer_id]
-            if gone:
-                await self._store.expire(network, {a: ledger.sequence(a) for a in gone})
-                for author in gone:
+        for network, ledger in list(self.ledgers.items()):
+            me = self._identity.peer_id
+            gone = {a: ledger.sequence(a) for a in ledger.outdated() if a != me}
+            if not gone:
+                continue
+            await self._store.expire(network, gone)
+            for author, sequence in gone.items():
+                # Something newer may have come meanwhile.
+                if author in ledger.records and ledger.sequence(author) == sequence:
                     ledger.expire(author)
-                log.info("nodes unseen for 30 days were dropped", network=network, nodes=len(gone))
+            log.info("nodes unseen for 30 days were dropped", network=network, nodes=len(gone))
 
     async def save(self) -> None:
         """Keep the time in touch, and since when each author is unseen."""
@@ -228,7 +235,7 @@ class Sync:
                 claim = read(copy.envelope, network_id(network))
                 author, seq = claim.record.peer_id, claim.record.seq
                 if author == self._identity.peer_id:
-                    await self._met_own(network, claim)
+                    useless += not await self._met_own(network, claim)
                     continue
                 if seq >= ledger.sequence(author):
                     told.append(author)
@@ -271,29 +278,37 @@ class Sync:
             return False
         return self.budgets.introductions.allow(network, source.peer_id, author, now, ledger.touch)
 
-    async def _met_own(self, network: str, claim: Claim) -> None:
-        """Somebody has a newer record of this very node: from before a restored backup, or of a copy."""
-        own = self.ledger(network).sequence(self._identity.peer_id)
-        if claim.record.seq <= own:
-            return
-        record = claim.prove().record
-        wait = self.author.met(network, record)
+    async def _met_own(self, network: str, claim: Claim) -> bool:
+        """A record of this very node: from before a restored backup, or of a copy. Whether it is news."""
+        me, record = self._identity.peer_id, claim.record
+        own, pending = self.ledger(network).sequence(me), self._outdoing.get(network, 0)
+        # Two copies of one state may sign the same sequence.
+        is_other = record.nonce != self.author.lives.nonce
+        if record.seq < own or record.seq <= pending or (record.seq == own and not is_other):
+            return False
+        claim.prove()
+        # One for each network; meanwhile only the highest sequence counts.
+        self._outdoing[network] = record.seq
+        wait = self.author.met(network, record, own)
+        if pending:
+            return True
         if wait > 0 and self._nursery is not None:
-            self._nursery.start_soon(self._outdo_later, network, record.seq, wait)
+            self._nursery.start_soon(self._outdo_later, network, wait)
         else:
-            await self._outdo(network, record.seq)
+            await self._outdo(network)
+        return True
 
-    async def _outdo_later(self, network: str, seq: int, wait: float) -> None:
+    async def _outdo_later(self, network: str, wait: float) -> None:
         await trio.sleep(wait)
         try:
-            await self._outdo(network, seq)
+            await self._outdo(network)
         except HiveError as error:
             log.error("keeping this node's record failed", network=network, why=error.line())
 
-    async def _outdo(self, network: str, seq: int) -> None:
+    async def _outdo(self, network: str) -> None:
         async with self._publishing:
-            if (
-                network in self._membership.keys
-                and self.ledger(network).sequence(self._identity.peer_id) <= seq
-            ):
-                await self._publish(network, after=seq)
+            try:
+                if network in self._membership.keys:
+                    await self._publish(network, after=self._outdoing[network])
+            finally:
+                self._outdoing.pop(network, None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from dataset import Database as Tables
 
@@ -15,11 +17,21 @@ from .seal import StateKey
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """A network's name, its key K (32 bytes) and when this node learned it (epoch seconds)."""
+    """A network's name, its key K (32 bytes) and when this node learned it (epoch seconds).
+
+    While it is rekeyed ``old_key`` counts too, until ``old_until`` (epoch seconds).
+    """
 
     name: str
-    key: bytes
+    key: bytes = field(repr=False)
     created: float
+    old_key: bytes | None = field(default=None, repr=False)
+    old_until: float | None = None
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys that count, the newest last."""
+        return (self.key,) if self.old_key is None else (self.old_key, self.key)
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,18 @@ class Networks:
     state_key: StateKey
 
     async def all(self) -> list[NetworkKey]:
-        def read(db: Tables) -> list[tuple[str, bytes, float]]:
-            rows = db["network"].find(order_by="name")
-            return [(row["name"], bytes(row["sealed_key"]), float(row["created"])) for row in rows]
+        rows = await self.database.run(lambda db: list(db["network"].find(order_by="name")))
+        return [self._opened(row) for row in rows]
 
-        rows = await self.database.run(read)
-        return [NetworkKey(name, self.state_key.open(key, f"network/{name}"), at) for name, key, at in rows]
+    def _opened(self, row: Mapping[str, Any]) -> NetworkKey:
+        name, sealed_old = row["name"], row["sealed_old_key"]
+        return NetworkKey(
+            name,
+            self.state_key.open(bytes(row["sealed_key"]), f"network/{name}"),
+            float(row["created"]),
+            self.state_key.open(bytes(sealed_old), f"network-old/{name}") if sealed_old else None,
+            row["old_until"],
+        )
 
     async def add(self, name: str, key: bytes) -> NetworkKey:
         """Keep a new network. Raises conflict when one of that name is there."""
@@ -66,6 +84,45 @@ class Networks:
     async def remove(self, name: str) -> bool:
         """Forget a network with its records, registrations and proxies; whether it was there."""
         return await self.database.run(lambda db: bool(db["network"].delete(name=name)))
+
+    async def rekey(self, name: str, key: bytes, old_key: bytes | None, until: float | None) -> None:
+        """Keep a network's new key, and the former one where it counts until ``until`` (epoch seconds)."""
+        values = {
+            "name": name,
+            "sealed_key": self.state_key.seal(key, f"network/{name}"),
+            "sealed_old_key": self.state_key.seal(old_key, f"network-old/{name}") if old_key else None,
+            "old_until": until,
+        }
+
+        def write(db: Tables) -> None:
+            db["moved"].delete(network=name)
+            db["network"].update(values, ["name"], ensure=False)
+
+        await self.database.run(write)
+
+    async def end_rekey(self, name: str) -> None:
+        """Forget the former key."""
+
+        def write(db: Tables) -> None:
+            db["moved"].delete(network=name)
+            db["network"].update(
+                {"name": name, "sealed_old_key": None, "old_until": None}, ["name"], ensure=False
+            )
+
+        await self.database.run(write)
+
+    async def moved(self) -> list[tuple[str, str]]:
+        """Network and peer ID of each member that has shown the new key."""
+        return await self.database.run(lambda db: [(r["network"], r["peer_id"]) for r in db["moved"].find()])
+
+    async def add_moved(self, name: str, peer_id: str) -> None:
+        """A member has shown the new key."""
+        await self.database.execute(
+            "INSERT OR IGNORE INTO moved (network, peer_id)"
+            " SELECT name, :peer FROM network WHERE name = :name AND old_until IS NOT NULL",
+            name=name,
+            peer=peer_id,
+        )
 
     async def registrations(self) -> list[Registration]:
         def read(db: Tables) -> list[Registration]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +101,17 @@ class Peers:
         """Who owns which name: name to peer ID."""
         return await self.database.run(lambda db: {r["name"]: r["peer_id"] for r in db["peer_name"].find()})
 
-    async def own_name(self, name: str, peer_id: str) -> None:
-        """``peer_id`` was first seen with ``name``; it gives up a name it had before."""
+    async def own_names(self, claims: Mapping[str, str]) -> None:
+        """Peers (by peer ID) were first seen with names; each gives up a name it had before."""
 
         def write(db: Tables) -> None:
-            db["peer_name"].delete(peer_id=peer_id)
-            db["peer_name"].insert_ignore({"name": name, "peer_id": peer_id}, ["name"], ensure=False)
+            for peer_id, name in claims.items():
+                db.query("DELETE FROM peer_name WHERE peer_id = :peer", peer=peer_id)
+                db.query(
+                    "INSERT OR IGNORE INTO peer_name (name, peer_id) VALUES (:name, :peer)",
+                    name=name,
+                    peer=peer_id,
+                )
 
         await self.database.run(write)
 

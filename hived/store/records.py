@@ -15,6 +15,13 @@ _PUT = """
     SET seq = excluded.seq, envelope = excluded.envelope, came = excluded.came, hidden = 0
     WHERE excluded.seq > record.seq
 """
+# Of those that were dropped 10,000 are remembered: sequences are times, so the latest.
+_FORGET = """
+    DELETE FROM expired WHERE network = ? AND peer_id IN (
+        SELECT peer_id FROM expired WHERE network = ? ORDER BY seq
+        LIMIT max(0, (SELECT count(*) FROM expired WHERE network = ?) - 10000)
+    )
+"""
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,9 @@ class Records:
                 " SELECT name, ?, ? FROM network WHERE name = ?",
                 [(author, seq, network) for author, seq in sequences.items()],
             )
-            gone = [(network, author) for author in sequences]
-            _many(db, "DELETE FROM record WHERE network = ? AND peer_id = ?", gone)
+            gone = [(network, author, seq) for author, seq in sequences.items()]
+            _many(db, "DELETE FROM record WHERE network = ? AND peer_id = ? AND seq <= ?", gone)
+            _many(db, _FORGET, [(network, network, network)])
 
         await self.database.run(write)
 

@@ -19,6 +19,15 @@ KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
+def place(table: str, row: object, column: str = "sealed_key") -> str:
+    """Where a value lies, to be authenticated with it; ``row`` is the value of the table's primary key.
+
+    ``sealed_key`` of ``network`` lies in ``network/NAME``, ``sealed_old_key`` in ``network-old/NAME``.
+    """
+    which = column.removeprefix("sealed").removesuffix("key").strip("_")
+    return f"{table}-{which}/{row}" if which else f"{table}/{row}"
+
+
 class StateKey:
     """The key that protects the secrets of one node's database."""
 

@@ -10,6 +10,7 @@ from .database import Database
 from .seal import StateKey
 
 _IDENTITY = "identity/1"
+RESTORED = "restored"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Settings:
             key=key,
             value=value,
         )
+
+    async def restored(self) -> float | None:
+        """When this state came out of a backup, epoch seconds; None once that is of no more interest."""
+        value = await self.get(RESTORED)
+        return float(value) if value is not None else None
+
+    async def clear_restored(self) -> None:
+        await self.database.execute("DELETE FROM setting WHERE key = :key", key=RESTORED)
 
 
 @dataclass(frozen=True)

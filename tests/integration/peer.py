@@ -45,6 +45,13 @@ class Door:
         return cls(node.listen[0], node.peer_id)
 
 
+class Impatient(Membership):
+    """A peer that does not hold itself back after a failed join, as hived does."""
+
+    async def _wait(self, source: str) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Peer:
     """The test's own end: it dials, and joins where it knows the password."""
@@ -109,7 +116,7 @@ class Peer:
 async def peer(seed: bytes | None = None) -> AsyncIterator[Peer]:
     """A running peer; its connections close in the end."""
     host = Host(Identity.from_seed(seed or os.urandom(32)), lambda peer_id: False)
-    membership = Membership(host, lambda peer_id, network: False, trio.current_time)
+    membership = Impatient(host, lambda peer_id, network: False, trio.current_time)
     async with trio.open_nursery() as nursery:
         await nursery.start(host.run)
         yield Peer(host, membership)

@@ -240,3 +240,125 @@ async def test_lines_and_switch() -> None:
     await http.receive()
     assert await http.switch([("Upgrade", "y"), ("Connection", "Upgrade")]) == b"early"
     assert (await client.receive_some()).startswith(b"HTTP/1.1 101 ")
+
+
+# Larger bodies
+
+
+def announcing(size: int, sent: int | None = None) -> bytes:
+    return b"POST /big HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(
+        size if sent is None else sent
+    )
+
+
+async def asked(data: bytes, most: int | HiveError) -> tuple[Request | HiveError | None, list[Request]]:
+    """What the server makes of it, and what it asked about."""
+    client, server = memory_stream_pair()
+    questions: list[Request] = []
+
+    async def larger(request: Request) -> int:
+        questions.append(request)
+        if isinstance(most, HiveError):
+            raise most
+        return most
+
+    http = HttpConnection(server, larger)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, data)
+        try:
+            got: Request | HiveError | None = await http.receive()
+        except HiveError as error:
+            got = error
+        nursery.cancel_scope.cancel()
+    return got, questions
+
+
+@trio_test
+async def test_a_larger_body_is_asked_for() -> None:
+    """Once, with the head alone; what is in the usual bounds never."""
+    size = 3 * MAX_BODY
+    got, questions = await asked(announcing(size), size)
+    assert isinstance(got, Request)
+    assert len(got.body) == size
+    assert [(q.method, q.target, q.headers["host"], q.body) for q in questions] == [
+        ("POST", "/big", "x", b"")
+    ]
+    got, questions = await asked(announcing(MAX_BODY), 0)
+    assert isinstance(got, Request)
+    assert questions == []
+
+
+@pytest.mark.parametrize("size", [3 * MAX_BODY + 1, 10**17, 10**19])
+@trio_test
+async def test_a_body_beyond_what_is_allowed_is_not_read(size: int) -> None:
+    got, _ = await asked(announcing(size, 0), 3 * MAX_BODY)
+    assert isinstance(got, HiveError)
+    assert f"larger than {3 * MAX_BODY}" in got.line()
+
+
+@trio_test
+async def test_a_refusal_comes_before_the_body() -> None:
+    got, _ = await asked(announcing(MAX_BODY + 1, 0), HiveError(Kind.LOGIN_REQUIRED, "no"))
+    assert isinstance(got, HiveError)
+    assert got.kind is Kind.LOGIN_REQUIRED
+
+
+@trio_test
+async def test_a_chunked_body_stays_in_the_usual_bounds() -> None:
+    head = b"POST /big HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (MAX_BODY + 1)
+    got, questions = await asked(head + bytes(MAX_BODY + 1), 10 * MAX_BODY)
+    assert isinstance(got, HiveError)
+    assert questions == []
+
+
+def test_a_larger_body_has_more_time_but_not_for_ever() -> None:
+    """By the size that is allowed; a client that sends a byte in a while is let go."""
+    size = 20 * 1024 * 1024
+
+    async def main() -> None:
+        client, server = memory_stream_pair()
+
+        async def larger(request: Request) -> int:
+            return size
+
+        http = HttpConnection(server, larger)
+        async with trio.open_nursery() as nursery:
+
+            async def drip() -> None:
+                await client.send_all(announcing(size, 0))
+                while True:
+                    await trio.sleep(1)
+                    await client.send_all(b"x")
+
+            nursery.start_soon(drip)
+            start = trio.current_time()
+            with pytest.raises(ClientGoneError, match="too slow"):
+                await http.receive()
+            assert trio.current_time() - start == pytest.approx(REQUEST_SECONDS + 20, abs=0.1)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_large_answer_has_its_time_for_each_part() -> None:
+    """A reader that takes nearly all the time for each part gets the whole."""
+
+    async def main() -> None:
+        client, server = memory_stream_pair()
+        http = HttpConnection(server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, GET)
+            await http.receive()
+            waited = 0
+
+            async def slow() -> None:
+                nonlocal waited
+                waited += 1
+                await trio.sleep(SEND_SECONDS * 0.9)
+
+            server.send_stream.send_all_hook = slow
+            await http.answer(200, bytes(2 * 1024 * 1024))
+            assert waited > 4
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

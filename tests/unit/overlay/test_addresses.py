@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hived.errors import HiveError, Kind
 from hived.overlay import addresses
-from hived.overlay.addresses import Endpoint
+from hived.overlay.addresses import Endpoint, source_of
 
 PORTS = st.integers(0, 65535)
 LABEL = st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True)
@@ -144,3 +144,16 @@ def test_is_private(text: str, private: bool) -> None:
 
 def test_end_points_compare() -> None:
     assert addresses.parse("/ip4/1.2.3.4/tcp/5") == Endpoint("ip4", "1.2.3.4", 5)
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("/ip4/192.0.2.7/tcp/1", "/ip4/192.0.2.7"),
+        ("/ip6/2001:db8:1:2:3:4:5:6/tcp/1", "/ip6/2001:db8:1:2::/64"),
+        ("/ip6/2001:db8:1:2:ffff::1/tcp/9", "/ip6/2001:db8:1:2::/64"),
+        ("/dns4/example.org/tcp/1", "/dns4/example.org"),
+    ],
+)
+def test_the_source_that_a_limit_holds_for(address: str, source: str) -> None:
+    assert source_of(address) == source

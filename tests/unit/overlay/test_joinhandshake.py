@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hived.overlay.joinhandshake import CONFIRM_BYTES, SHARE_BYTES, Binding, JoinHandshake
+from hived.overlay.joinhandshake import CONFIRM_BYTES, SHARE_BYTES, Binding, JoinHandshake, JoinRuns
 from hived.overlay.wire import ProtocolError
 
 K = b"k" * 32
@@ -126,3 +126,43 @@ def test_bindings_are_unambiguous(
     one: tuple[bytes, str, str, bytes], other: tuple[bytes, str, str, bytes]
 ) -> None:
     assert (Binding(*one).encode() == Binding(*other).encode()) == (one == other)
+
+
+OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
+
+
+@pytest.mark.parametrize(
+    ("opener", "answerer", "match"),
+    [
+        ([OLD], [OLD], OLD),
+        ([OLD], [OLD, NEW], OLD),
+        ([NEW], [OLD, NEW], NEW),
+        ([OLD, NEW], [OLD], OLD),
+        ([OLD, NEW], [NEW], NEW),
+        ([OLD, NEW], [OLD, NEW], NEW),
+        ([OLD, NEW], [OTHER], None),
+        ([OLD, NEW], [OLD, OTHER], OLD),
+        ([OTHER], [OLD, NEW], None),
+    ],
+)
+def test_two_keys_on_either_side(opener: list[bytes], answerer: list[bytes], match: bytes | None) -> None:
+    """While a network is rekeyed the newest key that both have counts."""
+    one = JoinRuns(opener, BINDING, opener=True)
+    other = JoinRuns(answerer, BINDING, opener=False)
+    other.finish(one.shares)
+    one.finish(other.shares)
+    pair = other.matching(one.confirmations)
+    assert (None if pair is None else answerer[other.own_key(pair)]) == match
+    if pair is not None:
+        assert one.verify(pair, other.confirmations[pair])
+        assert opener[one.own_key(pair)] == match
+        assert not one.verify(pair, one.confirmations[pair])
+    assert not one.verify(len(other.confirmations), b"p" * 32)
+    assert not one.verify(-1, other.confirmations[-1])
+
+
+def test_the_number_of_shares_is_bounded() -> None:
+    share = JoinHandshake(K, BINDING, opener=True).share
+    for shares in ([], [share] * 3, [b"\x00" * 33]):
+        with pytest.raises(ProtocolError):
+            JoinRuns([OLD, NEW], BINDING, opener=False).finish(shares)

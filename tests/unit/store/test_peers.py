@@ -56,10 +56,10 @@ async def test_addresses_keep_their_order(tmp_path: Path) -> None:
 async def test_a_name_belongs_to_whom_it_was_first_seen_with(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         peers = Peers(database)
-        await peers.own_name("box", "a")
-        await peers.own_name("box", "b")
+        await peers.own_names({"a": "box"})
+        await peers.own_names({"b": "box"})
         assert await peers.names() == {"box": "a"}
-        await peers.own_name("case", "a")  # a lets go of box
+        await peers.own_names({"a": "case"})  # a lets go of box
         assert await peers.names() == {"case": "a"}
 
 
@@ -72,7 +72,7 @@ async def test_forget_leaves_only_the_block(tmp_path: Path) -> None:
         await peers.set_alias("a", "box")
         await peers.set_blocked("a", True)
         await peers.set_addresses("a", ["one"])
-        await peers.own_name("box", "a")
+        await peers.own_names({"a": "box"})
         await peers.contacted({"a": 1.0})
         await peers.forget("a")
         assert await peers.all() == [Peer("a", None, True, None)]

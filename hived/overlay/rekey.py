@@ -1,0 +1,161 @@
+"""A network's password is changed in two phases: for a grace time the former key counts beside the new one.
+
+During the grace time every member changes over by itself, whenever its admin types the new
+password; who has shown the new key is kept. At its end the former key is forgotten,
+and what was proved with it is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from ..errors import HiveError
+from ..logs import Log
+from ..store.networks import NetworkKey, Networks
+from .clock import Clock
+from .host import STREAM_ERRORS, Connection
+from .membership import JoinDelayedError, JoinRefusedError, Membership
+from .records import NodeRecord
+
+log = Log("hived.overlay.rekey")
+
+GRACE_SECONDS = 7 * 86400.0
+MAX_GRACE_SECONDS = 90 * 86400.0
+CHECK_SECONDS = 60.0
+_CAPABILITY = "rekey/"
+
+
+@dataclass
+class Rekeying:
+    """One network's change of keys: ``until`` in epoch seconds, and who has shown the new key."""
+
+    until: float
+    moved: set[str] = field(default_factory=set)
+
+
+class Rekeys:
+    """The changes under way, in the store and in the memberships.
+
+    ``changes`` is held while networks change.
+    """
+
+    def __init__(self, networks: Networks, membership: Membership, clock: Clock, changes: trio.Lock) -> None:
+        self.running: dict[str, Rekeying] = {}
+        self._networks = networks
+        self._membership = membership
+        self._clock = clock
+        self._changes = changes
+        self._begun = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        membership.on_proved.append(self._proved)
+
+    def load(self, networks: Iterable[NetworkKey], moved: Iterable[tuple[str, str]]) -> None:
+        """Take over what the store says at start."""
+        self.running = {n.name: Rekeying(n.old_until) for n in networks if n.old_until is not None}
+        for name, peer_id in moved:
+            if name in self.running:
+                self.running[name].moved.add(peer_id)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End grace times when they are over, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                for name, rekeying in list(self.running.items()):
+                    if self._clock.wall() >= rekeying.until:
+                        try:
+                            await self.end(name)
+                        except HiveError as error:
+                            log.error("ending a rekey failed; it is tried again", why=error.line())
+                self._begun = trio.Event()
+                with trio.move_on_after(self._pause()):
+                    await self._begun.wait()
+
+    def _pause(self) -> float:
+        """Seconds until a grace time may be over; not long, since the clock may be set meanwhile."""
+        first = min((r.until for r in self.running.values()), default=math.inf)
+        return min(CHECK_SECONDS, max(1.0, first - self._clock.wall()))
+
+    async def begin(self, name: str, key: bytes, grace: float) -> float | None:
+        """Change a network's key; ``grace``: seconds for which the former one counts too.
+
+        Answers until when that is, epoch seconds; None where it counts no more. Begun again
+        within the grace time, the new key is replaced and the former one stays.
+        """
+        async with self._changes:
+            former = self._membership.keys[name][0]
+            until = self._clock.wall() + grace if grace > 0 and former != key else None
+            await self._networks.rekey(name, key, former if until is not None else None, until)
+            if until is None:
+                self.running.pop(name, None)
+                self._membership.set_network(name, key)
+            else:
+                self.running[name] = Rekeying(until)
+                self._membership.set_network(name, former, key)
+        self._begun.set()
+        log.info("network rekeyed", network=name, grace=f"{grace:g}s")
+        if until is not None and self._nursery is not None:
+            # A peer that changed over before us learns that we have now.
+            for connection in self._membership.members(name):
+                self._nursery.start_soon(self._renew, connection, name)
+        return until
+
+    async def end(self, name: str) -> None:
+        """Forget the former key; memberships that were proved with it end at once."""
+        async with self._changes:
+            keys = self._membership.keys.get(name)
+            if keys is None or name not in self.running:
+                self.running.pop(name, None)
+                return
+            await self._networks.end_rekey(name)
+            del self.running[name]
+            self._membership.set_network(name, keys[-1])
+        log.info("the former key of a network counts no more", network=name)
+
+    def forget(self, name: str) -> None:
+        """The network was left."""
+        self.running.pop(name, None)
+
+    def unmoved(self, name: str, members: Iterable[str]) -> list[str]:
+        """Of a network's members those that have not shown the new key yet."""
+        rekeying = self.running.get(name)
+        return [] if rekeying is None else [peer for peer in members if peer not in rekeying.moved]
+
+    def capabilities(self, name: str) -> list[str]:
+        """What this node's record tells members of a change under way here."""
+        rekeying = self.running.get(name)
+        return [f"{_CAPABILITY}{int(rekeying.until)}"] if rekeying else []
+
+    async def _renew(self, connection: Connection, name: str) -> None:
+        try:
+            await self._membership.join(connection, name, renew=True)
+        except (*STREAM_ERRORS, JoinRefusedError, JoinDelayedError, KeyError) as error:
+            log.debug("proving the new key failed", network=name, peer=connection.peer_id, why=error)
+
+    def _proved(self, peer_id: str, name: str, newest: bool) -> None:
+        rekeying = self.running.get(name)
+        if rekeying is None or not newest or peer_id in rekeying.moved:
+            return
+        rekeying.moved.add(peer_id)
+        log.info("a member has the new key", network=name, peer=peer_id)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._keep_moved, name, peer_id)
+
+    async def _keep_moved(self, name: str, peer_id: str) -> None:
+        try:
+            await self._networks.add_moved(name, peer_id)
+        except HiveError as error:
+            log.warning("keeping who has the new key failed", why=error.line())
+
+
+def announced(record: NodeRecord) -> float | None:
+    """Until when a member's record says that it takes the former key too, epoch seconds; None: no rekey."""
+    for capability in record.capabilities:
+        text = capability.removeprefix(_CAPABILITY)
+        if text != capability and text.isascii() and text.isdigit() and len(text) <= 12:
+            return float(text)
+    return None

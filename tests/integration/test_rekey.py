@@ -1,0 +1,160 @@
+"""A network's password is changed while it is used: nobody is cut who moves in time, whoever does not is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.nodes import PASSWORD, Node, cluster, connected, free_port, join
+from tests.integration.services import Service, connect, echo, receive_exactly, service
+from tests.integration.tunnels import ending
+
+NEW = "new-battery-staple-correct-horse"
+NETWORK = "red"
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Node]]:
+    with cluster(tmp_path, "alpha", "beta", "gamma") as nodes:
+        join(NETWORK, *nodes)
+        yield nodes
+
+
+@pytest.fixture
+def target() -> Iterator[Service]:
+    with service(echo) as running:
+        yield running
+
+
+def rekey(node: Node, *more: str, password: str = "") -> dict[str, Any]:
+    given = ["--password-stdin"] if password else []
+    answer = node.ctl("networks", "rekey", NETWORK, *more, *given, "--json", stdin=f"{password}\n").json()
+    assert isinstance(answer, dict)
+    return answer
+
+
+def not_moved(node: Node) -> list[str]:
+    return list(node.json("networks")[0]["not_moved"])
+
+
+def linked(node: Node, other: Node) -> None:
+    node.await_row(other, connected, 10)
+
+
+def test_two_phases(three: list[Node], target: Service) -> None:
+    """Alpha makes a new password, beta moves, gamma does not; proxies run through it all until the end."""
+    alpha, beta, gamma = three
+    port = free_port()
+    beta.ctl("proxy", "add", "ingress", f"{alpha.peer_id}:{port}", str(target.port))
+    alpha.ctl("proxy", "add", "egress", str(port), f"beta:{target.port}", "--bind", "127.0.0.1")
+    with connect(port) as client:
+        client.sendall(b"one")
+        assert receive_exactly(client, 3) == b"one"
+        made = rekey(alpha)
+        assert made["until"]
+        assert len(made["password"]) >= 22
+        assert made["not_moved"] == ["beta", "gamma"]
+
+        # Nobody makes a second password by mistake, and everybody is told of the first.
+        again = alpha.ctl("networks", "rekey", NETWORK, check=False)
+        assert again.code == 6
+        beta.watch(["status", "--watch", "--json"], lambda s: any("--join" in w for w in s["warnings"]), 5)
+        second = beta.ctl("networks", "rekey", NETWORK, check=False)
+        assert (second.code, second.err.count("\n")) == (6, 1)
+        assert "alpha has made one" in second.err
+
+        assert rekey(beta, "--join", password=made["password"])["until"]
+        for node in (alpha, beta):
+            node.watch(
+                ["status", "--watch", "--json"], lambda s: s["networks"][0]["not_moved"] == ["gamma"], 5
+            )
+
+        # Both restart: what counts, and who has moved, is kept; gamma still gets in.
+        for node in (alpha, beta):
+            node.stop()
+            node.start()
+        for one, other in ((alpha, beta), (alpha, gamma), (beta, gamma)):
+            linked(one, other)
+        assert not_moved(alpha) == ["gamma"]
+
+    with connect(port) as client:
+        client.sendall(b"two")
+        assert receive_exactly(client, 3) == b"two"
+        # The end of the grace time: gamma is cut, at once; the connection of those who moved lives.
+        for node in (alpha, beta):
+            node.ctl("networks", "rekey", NETWORK, "--now")
+            node.await_row(gamma, lambda row: row["path"] == "none", 5)
+        client.sendall(b"three")
+        assert receive_exactly(client, 5) == b"three"
+    gamma.watch(["status", "--watch", "--json"], lambda s: any("refuses us" in w for w in s["warnings"]), 15)
+
+    # And comes back with the new password.
+    gamma.ctl(
+        "networks", "rekey", NETWORK, "--join", "--now", "--password-stdin", stdin=made["password"] + "\n"
+    )
+    for node in (alpha, beta):
+        linked(gamma, node)
+
+
+def test_now(three: list[Node]) -> None:
+    """Without a grace time the others are cut at once, and a newcomer needs the new password."""
+    alpha, beta, _ = three
+    assert rekey(alpha, "--now", password=NEW)["until"] is None
+    alpha.await_row(beta, lambda row: row["path"] == "none", 5)
+    assert alpha.json("networks")[0]["rekey_until"] is None
+    assert rekey(beta, "--now", "--join", password=NEW)["until"] is None
+    linked(alpha, beta)
+
+
+def test_the_grace_time_ends_by_itself(tmp_path: Path) -> None:
+    """Over a restart too, and with nobody there."""
+    with cluster(tmp_path, "alpha", "beta") as (alpha, beta):
+        join(NETWORK, alpha, beta)
+        rekey(alpha, "--grace", "3s", password=NEW)
+        alpha.kill()
+        alpha.start()
+        alpha.watch(["status", "--watch", "--json"], lambda s: s["networks"][0]["rekey_until"] is None, 20)
+        alpha.await_row(beta, lambda row: row["path"] == "none", 10)
+        beta.await_row(alpha, lambda row: row["path"] == "none", 10)
+
+
+def test_a_newcomer_in_the_grace_time(tmp_path: Path) -> None:
+    """It may come with either password; with the new one it counts as moved."""
+    with cluster(tmp_path, "alpha", "beta", "gamma") as (alpha, beta, gamma):
+        alpha.create(NETWORK)
+        rekey(alpha, password=NEW)
+        beta.create(NETWORK, NEW)
+        gamma.create(NETWORK, PASSWORD)
+        for node in (beta, gamma):
+            node.register(alpha)
+            linked(node, alpha)
+        assert not_moved(alpha) == ["gamma"]
+
+
+def test_block(three: list[Node], target: Service) -> None:
+    """A block cuts connections, streams and proxies at once, stays over restarts, and says what it is not."""
+    alpha, beta, gamma = three
+    port = free_port()
+    beta.ctl("proxy", "add", "ingress", f"{alpha.peer_id}:{port}", str(target.port))
+    alpha.ctl("proxy", "add", "egress", str(port), f"beta:{target.port}", "--bind", "127.0.0.1")
+    with connect(port) as client:
+        client.sendall(b"live")
+        assert receive_exactly(client, 4) == b"live"
+        done = beta.ctl("nodes", "block", "alpha")
+        assert "networks rekey" in done.err + done.out
+        assert ending(client) == "reset"
+    assert "networks rekey" in " ".join(beta.ctl("nodes", "block", "--help").out.split())
+    beta.await_row(alpha, lambda row: row["path"] == "none", 5)
+    beta.kill()
+    beta.start()
+    linked(beta, gamma)
+    row = beta.row(alpha)
+    assert row is not None
+    assert (row["blocked"], row["path"]) == (True, "none")
+    with pytest.raises(ConnectionResetError), connect(port) as client:
+        client.recv(1)
+    beta.ctl("nodes", "unblock", "alpha")
+    linked(beta, alpha)

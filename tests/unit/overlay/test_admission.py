@@ -1,0 +1,46 @@
+"""A flood of connections leaves room for others: by source, in total, and for members' addresses."""
+
+from __future__ import annotations
+
+from hived.overlay.admission import MEMBER_SECONDS, Admission
+
+
+def admitted(door: Admission, sources: list[str], start: float, seconds: int, rate: int) -> dict[str, int]:
+    """``rate`` connections a second from each source in turn; how many of each were let in."""
+    counts = dict.fromkeys(sources, 0)
+    for number in range(seconds * rate):
+        for source in sources:
+            counts[source] += door.admit(source, start + number / rate)
+    return counts
+
+
+def test_one_source_cannot_use_up_the_others_share() -> None:
+    door = Admission()
+    assert admitted(door, ["evil"], 0.0, 10, 200)["evil"] <= 20 + 10 * 4
+    assert door.admit("new", 10.0)
+
+
+def test_many_sources_are_bounded_in_total() -> None:
+    door = Admission()
+    flood = admitted(door, [f"evil{number}" for number in range(200)], 0.0, 20, 1)
+    assert sum(flood.values()) <= 60 + 20 * 20
+
+
+def test_members_addresses_have_a_share_of_their_own() -> None:
+    door = Admission()
+    door.vouch("home", 0.0)
+    admitted(door, [f"evil{number}" for number in range(500)], 0.0, 5, 1)
+    assert not door.admit("new", 4.0)
+    assert all(door.admit("home", 4.0) for _ in range(100))
+    # It is lost an hour after the last member came from there.
+    admitted(door, [f"evil{number}" for number in range(500)], MEMBER_SECONDS, 5, 1)
+    assert not door.admit("home", MEMBER_SECONDS + 4.0)
+
+
+def test_the_memory_is_bounded() -> None:
+    door = Admission()
+    for number in range(30_000):
+        door.vouch(str(number), 0.0)
+        door.admit(f"x{number}", 0.0)
+    assert len(door._vouched) <= 10_000
+    assert len(door.source._left) <= 20_000
