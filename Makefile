@@ -57,6 +57,10 @@ test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for
 	@status=0; $(PYTEST) $(if $(ONLY),-m $(ONLY)) $(ARGS) || status=$$?; \
 	if [[ $$status = 5 && -n "$(ONLY)" ]]; then echo "no test is marked $(ONLY) yet"; else exit $$status; fi
 
+.PHONY: fuzz
+fuzz: venv ## fuzz what reads from strangers, FUZZ_SECONDS each (60); KEEP=1 keeps what is found
+	@scripts/fuzz $(ONLY)
+
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo

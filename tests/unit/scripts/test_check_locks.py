@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.check_locks import complaints, pinned, wanted
+from scripts.check_locks import LOCKS, complaints, pinned, wanted
 
 ROOT = Path(__file__).parents[3]
 HASH = "    --hash=sha256:" + "0" * 64
@@ -19,7 +19,9 @@ def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "requirements"
     folder.mkdir()
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    for lock, name in (("build", "wheel"), ("runtime", "some-lib==1.0"), ("dev", "pytest")):
+    names = {"runtime": "some-lib==1.0", "dev": "pytest"}
+    for lock in LOCKS:
+        name = names.get(lock, "wheel")
         (folder / f"{lock}.in").write_text(f"# why\n-c build.txt\n{name}  # because\n")
         pin = name if "==" in name else f"{name}==2.0"
         (folder / f"{lock}.txt").write_text(f"{pin} \\\n{HASH}\n    # via -r requirements/{lock}.in\n")
