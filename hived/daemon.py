@@ -36,6 +36,7 @@ from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
 from .overlay.rekey import Rekeys
 from .overlay.sync import Sync
+from .overlay.topology import FULL_MESH
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
@@ -392,7 +393,8 @@ class Daemon:
         while True:
             with trio.move_on_after(NEIGHBOUR_SECONDS):
                 await self._met.wait()
-                await trio.sleep(0.1)
+                # To choose among thousands takes milliseconds, and changes little.
+                await trio.sleep(0.1 if len(self.peers.links) <= FULL_MESH else 5.0)
             self._met = trio.Event()
             self.peers.refresh()
 

@@ -35,6 +35,15 @@ def _program(name: str, package: str) -> str | None:
     return None if program(name) else f"no {name} on this machine (Debian package {package})"
 
 
+def faketime() -> Path | None:
+    """The library that gives a process another wall clock, for LD_PRELOAD."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
+def _faketime() -> str | None:
+    return None if faketime() else "no libfaketime on this machine (Debian package libfaketime)"
+
+
 def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
@@ -55,6 +64,7 @@ def _netns() -> str | None:
 
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
+    "faketime": _faketime,
     "netns": _netns,
     "postgres": _postgres,
     "ps": lambda: _program("ps", "procps"),

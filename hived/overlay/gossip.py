@@ -34,6 +34,8 @@ ROUND_SECONDS = 30.0
 MAX_EXCHANGES = 16
 TURN_SECONDS = 5.0
 IDLE_ROUNDS = 3
+# Before others' changes are pushed on: who hears of one from two sides need not tell both back.
+SPREAD_SECONDS = 0.1
 
 
 class Gossip:
@@ -69,6 +71,8 @@ class Gossip:
         """Push what is new to every member but ``source``, who told us."""
         if self._nursery is None:
             return
+        if source is not None:
+            fresh = self._worth_telling(source.peer_id, fresh)
         told = self._membership.members(network)
         if source is not None and source.peer_id in fresh:
             # Where two nodes run with one identity, each must learn of the other.
@@ -79,7 +83,14 @@ class Gossip:
             pushes = self._pushes.get(connection)
             if pushes is None:
                 pushes = self._pushes[connection] = self._pushes_to(connection, self._nursery)
-            pushes.offer(network, fresh)
+            pushes.offer(network, fresh, 0.0 if source is None else self._rng.uniform(0, SPREAD_SECONDS))
+
+    def _worth_telling(self, peer: str, fresh: dict[str, Copy]) -> dict[str, Copy]:
+        """Of what a member told the youngest, within its budget; of a bulk the rest goes by rounds."""
+        now, bucket = self._clock.monotonic(), self._budgets.forwards
+        count = min(len(fresh), int(bucket.left(peer, now)))
+        bucket.charge(peer, now, count)
+        return dict(sorted(fresh.items(), key=lambda item: item[1].age)[:count])
 
     def _joined(self, connection: Connection, network: str) -> None:
         self._sync.ledger(network).seen(connection.peer_id)
@@ -117,8 +128,8 @@ class Gossip:
                 turn.release_on_behalf_of(token)
 
     async def _talk_round(self, connection: Connection, network: str) -> None:
-        ledger = self._sync.ledger(network)
-        comparison, before = Comparison(ledger.ranges), ledger.ranges.fingerprint()
+        comparison = self._sync.compare(network, connection.peer_id)
+        before = comparison.ranges.fingerprint()
         received = 0
 
         async def take(copies: list[Copy]) -> None:
@@ -138,7 +149,8 @@ class Gossip:
     def _judge(self, peer: str, network: str, comparison: Comparison, received: int, before: bytes) -> None:
         """Whether a member's digest was honest, as far as a round shows; a line when it was not."""
         missing = len(comparison.want) - received
-        differed = comparison.differed and not comparison.want and not comparison.give
+        nothing = not comparison.want and not comparison.give and not comparison.declined
+        differed = comparison.differed and nothing
         if differed and before == comparison.ranges.fingerprint():
             # It may have learned meanwhile what it lacked; hardly time after time.
             self._idle[peer] += 1
@@ -224,8 +236,8 @@ class Gossip:
         if not opening.round:
             await exchange.receive_batches(stream, take)
         elif protocol == SYNC:
-            ranges = self._sync.ledger(network).ranges
-            comparison, before = Comparison(ranges), ranges.fingerprint()
+            comparison = self._sync.compare(network, connection.peer_id)
+            before = comparison.ranges.fingerprint()
             await exchange.answer_round(stream, comparison, self._finder(network), take)
             self._judge(connection.peer_id, network, comparison, received, before)
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .ranges import Ranges
+from .ranges import Ranges, key_of
 from .records import NodeRecord, SignedRecord
 
 EXPIRY_SECONDS = 30 * 86400.0
@@ -30,6 +30,7 @@ class Ledger:
     came: dict[str, float] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     expired: dict[str, int] = field(default_factory=dict)
+    _buried: dict[str, int] = field(default_factory=dict)
     ranges: Ranges = field(default_factory=Ranges)
 
     def __len__(self) -> int:
@@ -41,7 +42,8 @@ class Ledger:
         self.records[author] = signed
         self.came[author] = self.touch if came is None else came
         self.hidden.discard(author)
-        self.expired.pop(author, None)
+        if self.expired.pop(author, None) is not None:
+            del self._buried[key_of(author)]
         self.ranges.put(author, signed.record.seq)
 
     def sequence(self, author: str) -> int:
@@ -64,12 +66,21 @@ class Ledger:
 
     def expire(self, author: str) -> None:
         """Drop an author's record; only a newer one brings it back."""
-        self.expired[author] = self.records.pop(author).record.seq
-        while len(self.expired) > MAX_RECORDS:
-            del self.expired[next(iter(self.expired))]
+        self.bury(author, self.records.pop(author).record.seq)
         del self.came[author]
         self.hidden.discard(author)
         self.ranges.drop(author)
+
+    def bury(self, author: str, sequence: int) -> None:
+        """Remember the last sequence of an author who was dropped; of 10,000 at most."""
+        self.expired[author] = self._buried[key_of(author)] = sequence
+        while len(self.expired) > MAX_RECORDS:
+            first = next(iter(self.expired))
+            del self.expired[first], self._buried[key_of(first)]
+
+    def is_buried(self, key: str, sequence: int) -> bool:
+        """Whether a record with this author key and sequence was dropped, or an older one than that."""
+        return sequence <= self._buried.get(key, 0)
 
     def get(self, author: str) -> NodeRecord | None:
         """An author's record, unless the user forgot it."""

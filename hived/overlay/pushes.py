@@ -37,8 +37,8 @@ class Pushes:
     _failures: int = 0
     paused_until: float = 0.0
 
-    def offer(self, network: str, copies: dict[str, Copy]) -> None:
-        """Tell of authors' new records, by peer ID; returns at once."""
+    def offer(self, network: str, copies: dict[str, Copy], delay: float = 0.0) -> None:
+        """Tell of authors' new records, by peer ID, after ``delay`` seconds; returns at once."""
         if trio.current_time() < self.paused_until:
             return
         waiting = self._waiting.setdefault(network, {})
@@ -47,7 +47,7 @@ class Pushes:
             del waiting[next(iter(waiting))]
         if not self._running:
             self._running = True
-            self.nursery.start_soon(self._run)
+            self.nursery.start_soon(self._run, delay)
 
     def known(self, network: str, authors: Iterable[str]) -> None:
         """The member has told of these authors itself: no need to tell it back."""
@@ -55,8 +55,9 @@ class Pushes:
         for author in authors:
             waiting.pop(author, None)
 
-    async def _run(self) -> None:
+    async def _run(self, delay: float) -> None:
         try:
+            await trio.sleep(delay)
             while self._waiting:
                 network, copies = self._waiting.popitem()
                 if not copies:

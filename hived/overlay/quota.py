@@ -10,8 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 MAX_NEW_AUTHORS = 100
-# In the first hour in a network somebody must tell of all the others; 10,000 stays the bound.
-MAX_FIRST_AUTHORS = 2_000
+# In the first hour in a network one member must be able to tell of all the others.
+MAX_FIRST_AUTHORS = 10_000
 HOUR = 3600.0
 _MAX_KEYS = 20_000
 
@@ -52,7 +52,8 @@ class Allowance:
 class Introductions:
     """How many new authors one member may make known in a network: itself, and 100 others an hour.
 
-    In this node's first hour of touch with the network 2,000: a newcomer knows nobody yet.
+    In this node's first hour of touch with the network as many as it may have at all: a
+    newcomer knows nobody yet, and often one member only.
     """
 
     _later: Allowance = field(default_factory=lambda: Allowance(MAX_NEW_AUTHORS, MAX_NEW_AUTHORS / HOUR))
@@ -61,6 +62,10 @@ class Introductions:
     def allow(self, network: str, member: str, author: str, now: float, touch: float) -> bool:
         """Whether ``member`` may make ``author`` known now; ``touch``: seconds in touch with the network."""
         return author == member or self._bucket(touch).take((network, member), now)
+
+    def left(self, network: str, member: str, now: float, touch: float) -> int:
+        """How many more authors ``member`` may make known now."""
+        return int(self._bucket(touch).left((network, member), now))
 
     def _bucket(self, touch: float) -> Allowance:
         return self._first if touch < HOUR else self._later
@@ -76,6 +81,8 @@ class Budgets:
     pushes: Allowance = field(default_factory=lambda: Allowance(burst=1000, rate=50))
     # Records from it that are no news: each change reaches a node once from every neighbour.
     useless: Allowance = field(default_factory=lambda: Allowance(burst=4000, rate=50))
+    # Records from it that are pushed on; the rest of a bulk goes by rounds.
+    forwards: Allowance = field(default_factory=lambda: Allowance(burst=256, rate=2))
     # How often an author may say something new; the newest counts, so that nothing is lost.
     updates: Allowance = field(default_factory=lambda: Allowance(burst=30, rate=0.2))
     # What is logged of it.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -125,15 +125,18 @@ class Ranges:
 class Comparison:
     """One side of a comparison. Feed it what comes; send what it answers until both have nothing left.
 
-    ``differed``: some range did; ``lied``: the other side listed one as different that is not.
+    ``declines`` says of an author key and a sequence that it is not wanted, ``declined`` that this
+    was so. ``differed``: some range did; ``lied``: the other side listed one as different that is not.
     At the end ``give`` are the authors of whom this side has newer records, ``want`` the
     author keys of whom the other has.
     """
 
     ranges: Ranges
+    declines: Callable[[str, int], bool] = lambda key, sequence: False
     give: list[str] = field(default_factory=list)
     want: list[str] = field(default_factory=list)
     differed: bool = False
+    declined: bool = False
     lied: bool = False
     _turns: int = 0
     _listed: int = 0
@@ -197,7 +200,10 @@ class Comparison:
             if len(key) != KEY_HEX or not key.startswith(prefix) or not 0 < sequence < MAX_SEQUENCE:
                 raise ProtocolError("an author outside its range")
             if sequence > ours.get(key, 0):
-                self.want.append(key)
+                if self.declines(key, sequence):
+                    self.declined = True
+                else:
+                    self.want.append(key)
         for key, sequence in ours.items():
             if sequence > theirs.get(key, 0):
                 author = self.ranges.author(key)

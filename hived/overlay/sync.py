@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import trio
 
@@ -24,6 +25,7 @@ from .ledger import EXPIRY_SECONDS, MAX_RECORDS, Ledger
 from .membership import Membership
 from .networkkeys import network_id
 from .quota import Budgets
+from .ranges import Comparison, key_of
 from .records import Claim, NodeRecord, SignedRecord, read, verify
 from .wire import ProtocolError
 
@@ -33,7 +35,15 @@ TICK_SECONDS = 60.0
 SAVE_SECONDS = 600.0
 _BAD_RECORD = 200.0
 # A proof costs about 0.1 ms: the event loop has others to serve in between.
-_BREATH = 8
+_BREATH = 4
+
+
+@dataclass
+class _Sifted:
+    """What came from a member: records to be kept, with their ages, and authors it knows the newest of."""
+
+    taken: list[tuple[SignedRecord, float]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
 class Sync:
@@ -64,6 +74,8 @@ class Sync:
         self.budgets = Budgets()
         self._nursery: trio.Nursery | None = None
         self._publishing = trio.Lock()
+        # Sequences that were believed and are on their way into the store, by network and author.
+        self._coming: dict[tuple[str, str], int] = {}
         # Sequences of other lives that are to be outdone, by network.
         self._outdoing: dict[str, int] = {}
         self._ticked = self.clock.monotonic()
@@ -85,7 +97,7 @@ class Sync:
             if row.hidden:
                 ledger.hidden.add(row.peer_id)
         for network, peer_id, seq in await self._store.expired():
-            self.ledger(network).expired[peer_id] = seq
+            self.ledger(network).bury(peer_id, seq)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Count the time, re-sign and expire until cancelled."""
@@ -140,6 +152,25 @@ class Sync:
         await self._store.save_touches({n: ledger.touch for n, ledger in self.ledgers.items()}, members)
 
     # Reading
+
+    def compare(self, network: str, peer: str) -> Comparison:
+        """A comparison with a member that asks for no more than would be taken from it."""
+        ledger = self.ledger(network)
+        room = min(
+            MAX_RECORDS - len(ledger),
+            self.budgets.introductions.left(network, peer, self.clock.monotonic(), ledger.touch),
+        )
+
+        def declines(key: str, sequence: int) -> bool:
+            nonlocal room
+            if ledger.is_buried(key, sequence):
+                return True
+            if ledger.ranges.author(key) is not None or key == key_of(peer):
+                return False
+            room -= 1
+            return room < 0
+
+        return Comparison(ledger.ranges, declines)
 
     def ledger(self, network: str) -> Ledger:
         return self.ledgers.setdefault(network, Ledger())
@@ -226,37 +257,46 @@ class Sync:
 
         Raises ProtocolError, and believes nothing, when one record does not verify.
         """
+        sifted = _Sifted()
+        try:
+            await self._sift(network, copies, source, sifted)
+            await self.keep(network, sifted.taken, source)
+        except ProtocolError as error:
+            self.budgets.useless.charge(source.peer_id, self.clock.monotonic(), _BAD_RECORD)
+            if self.budgets.lines.take((source.peer_id, "bad"), self.clock.monotonic()):
+                log.warning("a member sent a bad record", network=network, peer=source.peer_id, why=error)
+            raise
+        finally:
+            for signed, _ in sifted.taken:
+                self._coming.pop((network, signed.record.peer_id), None)
+        return sifted.told
+
+    async def _sift(self, network: str, copies: list[Copy], source: Connection, sifted: _Sifted) -> None:
+        """Prove what is news, and charge the source for the rest. Raises ProtocolError."""
         ledger, peer = self.ledger(network), source.peer_id
-        taken: list[tuple[SignedRecord, float]] = []
-        told: list[str] = []
-        refused = useless = proofs = 0
+        useless = refused = 0
         try:
             for copy in copies:
                 claim = read(copy.envelope, network_id(network))
                 author, seq = claim.record.peer_id, claim.record.seq
                 if author == self._identity.peer_id:
-                    useless += not await self._met_own(network, claim)
+                    useless += not self._met_own(network, claim)
                     continue
-                if seq >= ledger.sequence(author):
-                    told.append(author)
-                if seq <= ledger.sequence(author) or copy.age > EXPIRY_SECONDS:
+                # All neighbours tell of a change while its first telling is on its way into the store.
+                known = max(ledger.sequence(author), self._coming.get((network, author), 0))
+                if seq >= known:
+                    sifted.told.append(author)
+                if seq <= known or copy.age > EXPIRY_SECONDS:
                     useless += 1
-                    continue
-                if not self._may_take(network, author, source, len(taken)):
+                elif not self._may_take(network, author, source, len(sifted.taken)):
                     refused += 1
-                    continue
-                proofs += 1
-                if proofs % _BREATH == 0:
-                    await trio.lowlevel.checkpoint()
-                taken.append((claim.prove(), copy.age))
-                if author in ledger.records:
-                    self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
-        except ProtocolError as error:
-            # Nothing of that member's batch is believed.
-            self.budgets.useless.charge(peer, self.clock.monotonic(), _BAD_RECORD)
-            if self.budgets.lines.take((peer, "bad"), self.clock.monotonic()):
-                log.warning("a member sent a bad record", network=network, peer=peer, why=error)
-            raise
+                else:
+                    sifted.taken.append((claim.prove(), copy.age))
+                    self._coming[network, author] = seq
+                    if author in ledger.records:
+                        self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
+                    if len(sifted.taken) % _BREATH == 0:
+                        await trio.lowlevel.checkpoint()
         finally:
             self.budgets.useless.charge(peer, self.clock.monotonic(), useless + refused)
         if refused and self.budgets.lines.take((peer, network, "refused"), self.clock.monotonic(), 10):
@@ -266,8 +306,6 @@ class Sync:
                 peer=peer,
                 left=refused,
             )
-        await self.keep(network, taken, source)
-        return told
 
     def _may_take(self, network: str, author: str, source: Connection, more: int) -> bool:
         """Whether an author's newer record fits: 10,000 in a network, new ones and changes not too fast."""
@@ -278,7 +316,7 @@ class Sync:
             return False
         return self.budgets.introductions.allow(network, source.peer_id, author, now, ledger.touch)
 
-    async def _met_own(self, network: str, claim: Claim) -> bool:
+    def _met_own(self, network: str, claim: Claim) -> bool:
         """A record of this very node: from before a restored backup, or of a copy. Whether it is news."""
         me, record = self._identity.peer_id, claim.record
         own, pending = self.ledger(network).sequence(me), self._outdoing.get(network, 0)
@@ -290,25 +328,18 @@ class Sync:
         # One for each network; meanwhile only the highest sequence counts.
         self._outdoing[network] = record.seq
         wait = self.author.met(network, record, own)
-        if pending:
-            return True
-        if wait > 0 and self._nursery is not None:
-            self._nursery.start_soon(self._outdo_later, network, wait)
-        else:
-            await self._outdo(network)
+        if not pending and self._nursery is not None:
+            # Not in the exchange that brought it: that may be cancelled.
+            self._nursery.start_soon(self._outdo, network, wait)
         return True
 
-    async def _outdo_later(self, network: str, wait: float) -> None:
+    async def _outdo(self, network: str, wait: float) -> None:
         await trio.sleep(wait)
         try:
-            await self._outdo(network)
-        except HiveError as error:
-            log.error("keeping this node's record failed", network=network, why=error.line())
-
-    async def _outdo(self, network: str) -> None:
-        async with self._publishing:
-            try:
+            async with self._publishing:
                 if network in self._membership.keys:
                     await self._publish(network, after=self._outdoing[network])
-            finally:
-                self._outdoing.pop(network, None)
+        except HiveError as error:
+            log.error("keeping this node's record failed", network=network, why=error.line())
+        finally:
+            self._outdoing.pop(network, None)

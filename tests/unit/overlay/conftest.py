@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from trio.testing import MockClock
 
 from tests.unit.overlay.parties import Logged
 
@@ -21,3 +22,9 @@ def logged() -> Iterator[Logged]:
     log.removeHandler(handler)
     log.setLevel(before)
     assert handler.defects == []
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """Time that passes at once while everybody waits: for tests without threads and sockets."""
+    return MockClock(autojump_threshold=0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from hived.overlay.clock import Clock
 from hived.overlay.exchange import SYNC, SYNC_FIRST
 from hived.overlay.gossip import Gossip
 from hived.overlay.host import Connection, Host
@@ -96,9 +97,11 @@ async def party(
 
 
 @asynccontextmanager
-async def synced(letter: str, directory: Path, *, network: str = NETWORK) -> AsyncIterator[Party]:
-    """A node with a store and its records."""
-    directory = directory / letter
+async def synced(
+    letter: str, directory: Path, *, network: str = NETWORK, clock: Clock | None = None, place: str = ""
+) -> AsyncIterator[Party]:
+    """A node with a store and its records; the store in ``place``, where a copied identity has its own."""
+    directory = directory / (place or letter)
     directory.mkdir(exist_ok=True)
     async with (
         opened(directory) as database,
@@ -108,7 +111,7 @@ async def synced(letter: str, directory: Path, *, network: str = NETWORK) -> Asy
         one.networks = Networks(database, KEY)
         if network not in [kept.name for kept in await one.networks.all()]:
             await one.networks.add(network, K)
-        one.sync = Sync(one.identity, one.membership, Records(database))
+        one.sync = Sync(one.identity, one.membership, Records(database), clock)
         one.gossip = Gossip(one.sync, one.membership)
         one.host.member_handlers |= {SYNC: one.gossip.serve, SYNC_FIRST: one.gossip.serve_first}
         await one.sync.load()

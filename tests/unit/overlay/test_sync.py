@@ -5,39 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import trio_test
 
+from hived.overlay import sync as module
 from hived.overlay.exchange import BATCH, SYNC, Batch, Digest, Open
 from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.networkkeys import network_id
-from hived.overlay.records import SignedRecord
 from hived.overlay.wire import receive, send
-from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, synced, until
-
-
-def name_of(one: Party, other: Party | str, network: str = NETWORK) -> str | None:
-    """What ``one`` believes that the other is called."""
-    record = one.records.get(network, other if isinstance(other, str) else other.peer_id)
-    return record.name if record else None
-
-
-async def publish(one: Party, name: str, *networks: str) -> None:
-    await one.records.publish(name, [one.address], networks or [NETWORK])
-
-
-async def push(sender: Party, receiver: Party, envelopes: list[bytes], network: str = NETWORK) -> None:
-    """Send a batch as a member does; returns when the other side has taken or refused it."""
-    connection = sender.host.find(receiver.peer_id, network)
-    assert connection is not None
-    stream = await connection.open_stream(SYNC)
-    await send(stream, Open(network=network_id(network)))
-    await send(stream, Batch(records=envelopes))
-    await stream.send_eof()
-    try:
-        while await stream.receive_some():
-            pass
-    except STREAM_ERRORS:
-        pass
+from tests.unit.overlay.handclock import HandClock
+from tests.unit.overlay.parties import NETWORK, K, Logged, party, synced, until
+from tests.unit.overlay.saying import is_known, name_of, publish, push, strangers
 
 
 @trio_test
@@ -74,17 +52,8 @@ async def test_others_carry_a_record_on(tmp_path: Path, logged: Logged) -> None:
 
 @trio_test
 async def test_more_than_a_batch(tmp_path: Path, logged: Logged) -> None:
-    from hived.overlay.identity import Identity
-    from hived.overlay.records import NodeRecord, sign
-
     async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
-        many: list[SignedRecord] = []
-        for number in range(BATCH + 5):
-            author = Identity.from_seed(number.to_bytes(32, "big"))
-            record = NodeRecord(
-                network=network_id(NETWORK), peer_id=author.peer_id, name=f"n{number}", seq=1, issued=1.0
-            )
-            many.append(sign(record, author.key_pair))
+        many = [author.record(1) for author in strangers(BATCH + 5)]
         await alice.records.keep(NETWORK, [(signed, 0.0) for signed in many], None)
         await alice.joined(bob)
         await until(lambda: len(list(bob.records.visible(NETWORK))) == len(many))
@@ -144,6 +113,34 @@ async def test_forged_altered_and_foreign_records_are_refused_and_logged(
         assert {fields["peer"] for fields in logged.having("a member sent a bad record")} == {eve.peer_id}
         await push(eve, bob, [good.envelope])  # carried by another, but Alice's own word
         await until(lambda: name_of(bob, alice) == "x" + alice.peer_id[-8:])
+
+
+@trio_test
+async def test_what_came_in_a_bad_batch_is_taken_from_a_good_one(tmp_path: Path, logged: Logged) -> None:
+    """Nobody can keep a record from a node by sending it together with a bad one."""
+    async with synced("b", tmp_path) as bob, party("a") as alice, party("c") as eve:
+        await alice.joined(bob)
+        await eve.joined(bob)
+        good = alice.record(10).envelope
+        await push(eve, bob, [good, b"x"])
+        assert name_of(bob, alice) is None
+        await push(alice, bob, [good])
+        assert name_of(bob, alice) is not None
+
+
+@trio_test
+async def test_the_same_record_from_two_members_at_once(tmp_path: Path, logged: Logged) -> None:
+    async with synced("b", tmp_path) as bob, party("a") as alice, party("c") as carol:
+        await alice.joined(bob)
+        await carol.joined(bob)
+        news: list[int] = []
+        bob.records.on_change.append(lambda network, record: news.append(record.seq))
+        for seq in range(1, 21):
+            async with trio.open_nursery() as nursery:
+                for one in (alice, carol):
+                    nursery.start_soon(push, one, bob, [alice.record(seq).envelope])
+            assert bob.records.ledger(NETWORK).sequence(alice.peer_id) == seq
+        assert news == list(range(1, 21))
 
 
 @trio_test
@@ -251,3 +248,59 @@ async def test_stored_records_that_do_not_verify_are_left_out(tmp_path: Path, lo
         await alice.records.load()
         assert list(alice.records.visible(NETWORK)) == []
     assert logged.having("a stored record was dropped")
+
+
+# Forgotten
+
+
+@trio_test
+async def test_forgotten_over_restarts_and_by_old_copies(tmp_path: Path, logged: Logged) -> None:
+    """By one's own word or another's, only a newer record shows a node again; and it stays so."""
+    async with synced("b", tmp_path) as bob, party("a") as alice:
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(10).envelope])
+        await bob.records.hide(alice.peer_id)
+    for _ in range(2):
+        async with synced("b", tmp_path) as bob, party("c") as carol:
+            await carol.joined(bob)
+            await push(carol, bob, [alice.record(10).envelope])
+            assert not is_known(bob, alice.peer_id)
+            # Others still hear of it from here: hiding is for the user alone.
+            assert bob.records.ledger(NETWORK).sequence(alice.peer_id) == 10
+    async with synced("b", tmp_path) as bob, party("c") as carol:
+        await carol.joined(bob)
+        await push(carol, bob, [alice.record(11).envelope])
+        assert is_known(bob, alice.peer_id)
+    async with synced("b", tmp_path) as bob:
+        assert is_known(bob, alice.peer_id)
+
+
+# Quotas
+
+
+@trio_test
+async def test_a_full_network_takes_changes_but_nobody_new(
+    tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDS", 10)
+    async with synced("b", tmp_path) as bob, party("c") as carol:
+        known, (other,) = strangers(10), strangers(1, first=500)
+        await bob.records.keep(NETWORK, [(a.record(1), 0.0) for a in known], None)
+        await carol.joined(bob)
+        await push(carol, bob, [other.record(1).envelope, known[0].record(2, name="new").envelope])
+        assert not is_known(bob, other.peer_id)
+        assert name_of(bob, known[0].peer_id) == "new"
+    assert len(logged.having("too many nodes known")) == 1
+
+
+@trio_test
+async def test_one_that_changes_too_often_is_taken_later(tmp_path: Path, logged: Logged) -> None:
+    time = HandClock()
+    async with synced("b", tmp_path, clock=time.clock) as bob, party("a") as alice:
+        await alice.joined(bob)
+        for seq in range(1, 101):
+            await push(alice, bob, [alice.record(seq, name=f"n{seq}").envelope])
+        assert name_of(bob, alice) == "n31"
+        time.go(5)
+        await push(alice, bob, [alice.record(100, name="n100").envelope])
+        assert name_of(bob, alice) == "n100"
