@@ -62,9 +62,7 @@ def memory(count: int) -> Memory:
 
     async def fill(*, traced: bool) -> tuple[float, float]:
         async with trio.open_nursery() as nursery:
-            node = SimNode(0, random.Random(0), nursery, LATENCY)
-            node.store = NoStore(0.0)
-            node.sync._store = node.store  # type: ignore[assignment]
+            node = SimNode(0, random.Random(0), nursery, LATENCY, NoStore(0.0))
             gc.collect()
             if traced:
                 tracemalloc.start()
@@ -109,7 +107,6 @@ class Pairing:
 
 
 def _stock(node: SimNode, records: list[SignedRecord]) -> None:
-    node.ledger.touch = max(node.ledger.touch, 0.0)
     for record in records:
         node.ledger.put(record, 0.0)
 

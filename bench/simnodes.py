@@ -57,12 +57,19 @@ def addresses(number: int) -> list[str]:
 class SimNode:
     """One node. ``rng`` decides all its chances."""
 
-    def __init__(self, number: int, rng: random.Random, nursery: trio.Nursery, latency: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        rng: random.Random,
+        nursery: trio.Nursery,
+        latency: float,
+        store: MemoryStore | None = None,
+    ) -> None:
         self.number = number
         self.identity = identity(number)
         self.peer_id = self.identity.peer_id
         self.host = SimHost(self.peer_id, nursery, latency)
-        self.store = MemoryStore(COMMIT_SECONDS)
+        self.store = store or MemoryStore(COMMIT_SECONDS)
         self.rng = rng
         self._nursery = nursery
         membership = cast(Membership, self.host)

@@ -29,6 +29,7 @@ class Author:
     """
 
     def __init__(self, identity: Identity, clock: Clock, rng: random.Random) -> None:
+        self.peer_id = identity.peer_id
         self.name = ""
         self.addresses: list[str] = []
         self.capabilities: Callable[[str], list[str]] = lambda network: []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn
 
 import trio
 
@@ -23,7 +24,7 @@ from .host import STREAM_ERRORS, Connection
 from .membership import Membership
 from .networkkeys import network_id
 from .pushes import Pushes
-from .ranges import Comparison
+from .ranges import Comparison, key_of
 from .sync import Sync
 from .wire import ProtocolError
 
@@ -35,7 +36,7 @@ MAX_EXCHANGES = 16
 TURN_SECONDS = 5.0
 IDLE_ROUNDS = 3
 # Before others' changes are pushed on: who hears of one from two sides need not tell both back.
-SPREAD_SECONDS = 0.1
+SPREAD_SECONDS = 0.5
 
 
 class Gossip:
@@ -46,6 +47,7 @@ class Gossip:
         self._membership = membership
         self._rng = rng or random.Random()
         self._clock = sync.clock
+        self._own_key = key_of(sync.author.peer_id)
         self._budgets = sync.budgets
         self._serving: Counter[str] = Counter()
         self._idle: Counter[str] = Counter()
@@ -63,7 +65,10 @@ class Gossip:
                 await trio.sleep(ROUND_SECONDS * self._rng.uniform(0.75, 1.25))
                 self._pushes = {c: pushes for c, pushes in self._pushes.items() if c.is_open}
                 for network in list(self._membership.keys):
-                    members = self._membership.members(network)
+                    now, useless = self._clock.monotonic(), self._budgets.useless
+                    members = [
+                        c for c in self._membership.members(network) if useless.left(c.peer_id, now) > 0
+                    ]
                     if members:
                         self._nursery.start_soon(self.round, self._rng.choice(members), network)
 
@@ -107,7 +112,7 @@ class Gossip:
             return False
 
         def on_pause() -> None:
-            if self._budgets.lines.take((connection.peer_id, "pause"), self._clock.monotonic(), 10):
+            if self._budgets.lines.take((connection.peer_id, "pause"), self._clock.monotonic(), 20):
                 log.warning(
                     "a member does not take records; it is left alone for a minute", peer=connection.peer_id
                 )
@@ -130,12 +135,10 @@ class Gossip:
     async def _talk_round(self, connection: Connection, network: str) -> None:
         comparison = self._sync.compare(network, connection.peer_id)
         before = comparison.ranges.fingerprint()
-        received = 0
+        told: dict[str, int] = {}
 
         async def take(copies: list[Copy]) -> None:
-            nonlocal received
-            received += len(copies)
-            await self._take(network, copies, connection)
+            told.update(await self._take(network, copies, connection))
 
         async def talk(stream: MuxedStream, protocol: str) -> None:
             if protocol == SYNC:
@@ -144,14 +147,20 @@ class Gossip:
                 await exchange.open_first(stream, self._have(network), self._finder(network), take)
 
         if await self._exchange(connection, Open(network=network_id(network), round=True), talk):
-            self._judge(connection.peer_id, network, comparison, received, before)
+            self._judge(connection.peer_id, network, comparison, told, before)
 
-    def _judge(self, peer: str, network: str, comparison: Comparison, received: int, before: bytes) -> None:
+    def _judge(
+        self, peer: str, network: str, comparison: Comparison, told: dict[str, int], before: bytes
+    ) -> None:
         """Whether a member's digest was honest, as far as a round shows; a line when it was not."""
-        missing = len(comparison.want) - received
-        nothing = not comparison.want and not comparison.give and not comparison.declined
-        differed = comparison.differed and nothing
-        if differed and before == comparison.ranges.fingerprint():
+        sent = {key_of(author): sequence for author, sequence in told.items()}
+        # Of this node itself others may know more than it takes from them.
+        promised = {k: s for k, s in comparison.promised.items() if k != self._own_key}
+        missing = sum(
+            max(sent.get(key, 0), comparison.ranges.sequence(key)) < sequence
+            for key, sequence in promised.items()
+        )
+        if comparison.settled_all and before == comparison.ranges.fingerprint() and not missing:
             # It may have learned meanwhile what it lacked; hardly time after time.
             self._idle[peer] += 1
         else:
@@ -163,7 +172,7 @@ class Gossip:
             why = "its digest differs where its list does not"
         else:
             return
-        if self._budgets.lines.take((peer, "digest"), self._clock.monotonic(), 10):
+        if self._budgets.lines.take((peer, "digest"), self._clock.monotonic(), 20):
             log.warning("a member's digest is wrong", network=network, peer=peer, why=why)
 
     async def _exchange(
@@ -207,7 +216,7 @@ class Gossip:
 
     async def _admit(self, stream: MuxedStream, connection: Connection, protocol: str) -> None:
         if self._serving[connection.peer_id] >= MAX_EXCHANGES:
-            raise ProtocolError("too many exchanges at once")
+            self._turn_away(connection.peer_id, "too many exchanges at once")
         self._serving[connection.peer_id] += 1
         try:
             with trio.fail_after(EXCHANGE_SECONDS):
@@ -226,12 +235,10 @@ class Gossip:
         network = self._membership.require(connection, opening.network, protocol)
         self._afford(connection.peer_id, opening)
 
-        received = 0
+        told: dict[str, int] = {}
 
         async def take(copies: list[Copy]) -> None:
-            nonlocal received
-            received += len(copies)
-            await self._take(network, copies, connection)
+            told.update(await self._take(network, copies, connection))
 
         if not opening.round:
             await exchange.receive_batches(stream, take)
@@ -239,15 +246,16 @@ class Gossip:
             comparison = self._sync.compare(network, connection.peer_id)
             before = comparison.ranges.fingerprint()
             await exchange.answer_round(stream, comparison, self._finder(network), take)
-            self._judge(connection.peer_id, network, comparison, received, before)
+            self._judge(connection.peer_id, network, comparison, told, before)
         else:
             await exchange.answer_first(stream, self._have(network), self._finder(network), take)
 
-    async def _take(self, network: str, copies: list[Copy], source: Connection) -> None:
+    async def _take(self, network: str, copies: list[Copy], source: Connection) -> dict[str, int]:
         told = await self._sync.take(network, copies, source)
         if source in self._pushes:
             # What a member tells it need not be told back.
             self._pushes[source].known(network, told)
+        return told
 
     def _afford(self, peer: str, opening: Open) -> None:
         """Raises ProtocolError when a member has had its share of exchanges, or of useless records."""
@@ -259,9 +267,12 @@ class Gossip:
         elif self._budgets.useless.left(peer, now) <= 0:
             why = "too many records that are no news"
         if why:
-            if self._budgets.lines.take((peer, why), now, 10):
-                log.warning("a member is turned away for a while", peer=peer, why=why)
-            raise ProtocolError(why)
+            self._turn_away(peer, why)
+
+    def _turn_away(self, peer: str, why: str) -> NoReturn:
+        if self._budgets.lines.take((peer, why), self._clock.monotonic(), 20):
+            log.warning("a member is turned away for a while", peer=peer, why=why)
+        raise ProtocolError(why)
 
     def _have(self, network: str) -> dict[str, int]:
         return {author: s.record.seq for author, s in self._sync.ledger(network).records.items()}

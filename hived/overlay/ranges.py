@@ -78,6 +78,10 @@ class Ranges:
             del self._authors[key]
             self._touch(key)
 
+    def sequence(self, key: str) -> int:
+        """The sequence of an author key; 0 when it is not there."""
+        return self._sequences.get(key, 0)
+
     def author(self, key: str) -> str | None:
         return self._authors.get(key)
 
@@ -128,22 +132,33 @@ class Comparison:
     ``declines`` says of an author key and a sequence that it is not wanted, ``declined`` that this
     was so. ``differed``: some range did; ``lied``: the other side listed one as different that is not.
     At the end ``give`` are the authors of whom this side has newer records, ``want`` the
-    author keys of whom the other has.
+    author keys of whom the other has, with the sequences that it ``promised``.
     """
 
     ranges: Ranges
     declines: Callable[[str, int], bool] = lambda key, sequence: False
     give: list[str] = field(default_factory=list)
     want: list[str] = field(default_factory=list)
+    promised: dict[str, int] = field(default_factory=dict)
     differed: bool = False
     declined: bool = False
     lied: bool = False
     _turns: int = 0
     _listed: int = 0
+    _listing: bool = False
     # Ranges that are settled, and all that contain one; what this side has split, with its fingerprint.
     _settled: set[str] = field(default_factory=set)
     _above: set[str] = field(default_factory=set)
     _told: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def settled_all(self) -> bool:
+        """Whether this side compared every list, there were some, and nothing came of it.
+
+        What this side listed is settled by the other, which need not say what came of that.
+        """
+        nothing = not self.give and not self.want and not self.declined
+        return self.differed and not self._listing and nothing
 
     def open(self) -> Compare:
         """The first turn, of whoever opens: one fingerprint for all."""
@@ -168,6 +183,7 @@ class Comparison:
             if self.ranges.count(prefix) <= LEAF or len(prefix) >= MAX_DEPTH:
                 self._once(prefix)
                 reply.lists[prefix] = self.ranges.list(prefix)
+                self._listing = True
             else:
                 reply.splits.update(self.ranges.split(prefix))
         if len(reply.splits) > MAX_SPLITS:
@@ -204,6 +220,7 @@ class Comparison:
                     self.declined = True
                 else:
                     self.want.append(key)
+                    self.promised[key] = sequence
         for key, sequence in ours.items():
             if sequence > theirs.get(key, 0):
                 author = self.ranges.author(key)

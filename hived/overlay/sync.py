@@ -43,7 +43,7 @@ class _Sifted:
     """What came from a member: records to be kept, with their ages, and authors it knows the newest of."""
 
     taken: list[tuple[SignedRecord, float]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    told: dict[str, int] = field(default_factory=dict)
 
 
 class Sync:
@@ -252,14 +252,16 @@ class Sync:
             for hook in self.on_fresh:
                 hook(network, fresh, source)
 
-    async def take(self, network: str, copies: list[Copy], source: Connection) -> list[str]:
-        """Believe what proves itself and is news; of whom the source knows the newest.
+    async def take(self, network: str, copies: list[Copy], source: Connection) -> dict[str, int]:
+        """Believe what proves itself and is news; of whom the source knows the newest, with its sequence.
 
         Raises ProtocolError, and believes nothing, when one record does not verify.
         """
         sifted = _Sifted()
         try:
             await self._sift(network, copies, source, sifted)
+            # Not before all is proved: a bad batch must not hold honest copies back.
+            self._coming |= {(network, s.record.peer_id): s.record.seq for s, _ in sifted.taken}
             await self.keep(network, sifted.taken, source)
         except ProtocolError as error:
             self.budgets.useless.charge(source.peer_id, self.clock.monotonic(), _BAD_RECORD)
@@ -285,14 +287,13 @@ class Sync:
                 # All neighbours tell of a change while its first telling is on its way into the store.
                 known = max(ledger.sequence(author), self._coming.get((network, author), 0))
                 if seq >= known:
-                    sifted.told.append(author)
+                    sifted.told[author] = seq
                 if seq <= known or copy.age > EXPIRY_SECONDS:
                     useless += 1
                 elif not self._may_take(network, author, source, len(sifted.taken)):
                     refused += 1
                 else:
                     sifted.taken.append((claim.prove(), copy.age))
-                    self._coming[network, author] = seq
                     if author in ledger.records:
                         self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
                     if len(sifted.taken) % _BREATH == 0:

@@ -167,11 +167,9 @@ def test_others_go_on(pair: tuple[Node, Node], deed: Deed, at_least: int, lines:
             mallory = Mallory(member, connection)
             member.host.member_handlers[SYNC] = polite
             nursery.start_soon(deed, mallory)
-            # Until it is well under way; the first change of alpha's is what the silent one is told.
-            for number in itertools.count():
-                await trio.to_thread.run_sync(change, alpha, beta, f"{deed.__name__[:20]}-{number}")
-                if mallory.done >= at_least and number:
-                    break
+            # It is well under way at the end of the change, so it was during it.
+            while mallory.done < at_least:
+                await trio.to_thread.run_sync(change, alpha, beta, f"{deed.__name__[:20]}-{next(_numbers)}")
             assert connection.is_open
             nursery.cancel_scope.cancel()
         return member.peer_id

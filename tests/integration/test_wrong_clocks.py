@@ -97,13 +97,12 @@ def test_they_sync(three: list[Node]) -> None:
 
 
 def test_they_proxy(three: list[Node]) -> None:
+    now, ahead, behind = three
     with service(echo) as target:
-        for client in three:
-            for server in three:
-                if client is not server:
-                    with connect(proxy(client, server, target.port)) as stream:
-                        stream.sendall(b"hello")
-                        assert receive_exactly(stream, 5) == b"hello"
+        for client, server in ((ahead, behind), (behind, now)):
+            with connect(proxy(client, server, target.port)) as stream:
+                stream.sendall(b"hello")
+                assert receive_exactly(stream, 5) == b"hello"
 
 
 def test_they_jump(three: list[Node]) -> None:

@@ -27,7 +27,8 @@ def between(serve: Serve, talk: Callable[[SimLink], Awaitable[None]]) -> tuple[S
             a, b = SimHost("a", nursery, LATENCY), SimHost("b", nursery, LATENCY)
             b.handlers[SYNC] = serve
             connect(a, b)
-            await talk(a.links["b"])
+            with trio.fail_after(3600):
+                await talk(a.links["b"])
             nursery.cancel_scope.cancel()
         assert not b.defects
         return a, b

@@ -18,6 +18,7 @@ from hived.overlay.exchange import BATCH, SYNC, SYNC_FIRST, Batch, Digest, Open
 from hived.overlay.gossip import MAX_EXCHANGES
 from hived.overlay.host import STREAM_ERRORS, Connection
 from hived.overlay.identity import Identity
+from hived.overlay.ledger import EXPIRY_SECONDS
 from hived.overlay.networkkeys import network_id
 from hived.overlay.quota import MAX_NEW_AUTHORS
 from hived.overlay.ranges import Compare, key_of
@@ -271,8 +272,6 @@ async def test_a_promise_that_is_not_kept(tmp_path: Path, logged: Logged) -> Non
 
         assert all(await rounds_with(s, lie, 20))
         assert 1 <= len(logged.having("a member's digest is wrong")) <= 2
-        budget = s.alice.records.budgets.useless.left(s.mallory.peer_id, time.monotonic())
-        assert budget <= 4000 - 20
         await s.others_go_on()
 
 
@@ -313,6 +312,26 @@ async def test_quiet_rounds_accuse_nobody(tmp_path: Path, logged: Logged) -> Non
                 await alice.gossip.round(connection, NETWORK)
     assert logged.having("a member's digest is wrong") == []
     assert [r for r in logged.records if r.levelname in {"WARNING", "ERROR"}] == []
+
+
+@trio_test
+async def test_what_one_has_buried_accuses_nobody(tmp_path: Path, logged: Logged) -> None:
+    """Alice has dropped a record as too old that Bob still keeps: they differ, and both are honest."""
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        old = sign_big(1)[0]
+        await alice.records.keep(NETWORK, [(old, EXPIRY_SECONDS + 1)], None)
+        await alice.records.expire()
+        await bob.records.keep(NETWORK, [(old, EXPIRY_SECONDS - 3600)], None)
+        there = await alice.joined(bob)
+        back = bob.host.find(alice.peer_id, NETWORK)
+        assert back is not None
+        assert alice.gossip is not None
+        assert bob.gossip is not None
+        for gossip, connection in ((alice.gossip, there), (bob.gossip, back)):
+            for _ in range(6):
+                await gossip.round(connection, NETWORK)
+        assert alice.records.get(NETWORK, old.record.peer_id) is None
+    assert logged.having("a member's digest is wrong") == []
 
 
 @trio_test
