@@ -258,20 +258,23 @@ async def rounds_with(s: Scene, answer: Answer, count: int) -> list[bool]:
 
 @trio_test
 async def test_a_promise_that_is_not_kept(tmp_path: Path, logged: Logged) -> None:
-    """Mallory claims higher sequences than exist, and sends nothing."""
+    """Mallory claims higher sequences than exist and authors that do not, and sends nothing."""
     async with scene(tmp_path) as s:
         await s.others_go_on()
 
         async def lie(stream: MuxedStream) -> None:
             await exchange._hear(stream, Compare, 2**20)
             known = s.alice.records.ledger(NETWORK).records
-            await send(stream, Compare(lists={"": {key_of(author): 2**52 for author in known}}))
+            claimed = [*known, *(f"nobody-{number}" for number in range(500))]
+            await send(stream, Compare(lists={"": {key_of(author): 2**52 for author in claimed}}))
             await exchange._hear(stream, Compare, 2**20)
             await exchange._hear(stream, Batch, 2**21)
             await send(stream, Batch())
 
         assert all(await rounds_with(s, lie, 20))
         assert 1 <= len(logged.having("a member's digest is wrong")) <= 2
+        # It has used up what it may cost, and more.
+        assert s.alice.records.budgets.useless.left(s.mallory.peer_id, time.monotonic()) < 0
         await s.others_go_on()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -144,6 +145,43 @@ async def test_garbage_on_the_listener(logged: Logged) -> None:
                 pass
             await stream.aclose()
         assert (await alice.dial(bob)).is_open
+
+
+@trio_test
+async def test_silent_connections_make_room(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-open handshakes hold nobody up: the one that is silent longest goes."""
+    monkeypatch.setattr(host_module, "MAX_HANDSHAKES", 3)
+    async with party("a") as alice, party("b") as bob:
+        port = int(bob.address.rsplit("/", 1)[1])
+        silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
+        await until(lambda: len(bob.host._handshakes) == 3)
+        assert (await alice.dial(bob)).is_open
+        with pytest.raises(trio.BrokenResourceError):
+            while await silent[0].receive_some():
+                pass
+            raise trio.BrokenResourceError  # an orderly end is as good
+        for stream in silent:
+            await stream.aclose()
+    assert logged.having("more connections than are worth a handshake")
+
+
+@trio_test
+async def test_a_flood_is_turned_away_and_a_members_address_is_not(logged: Logged) -> None:
+    """From 127.0.0.2 more connections than are worth a handshake; from 127.0.0.1 a member came before."""
+    async with party("a") as alice, party("b") as bob:
+        await alice.joined(bob)
+        port = int(bob.address.rsplit("/", 1)[1])
+        flood = []
+        for _ in range(60):
+            sock = trio.socket.socket()
+            await sock.bind(("127.0.0.2", 0))
+            with contextlib.suppress(ConnectionResetError):
+                await sock.connect(("127.0.0.1", port))
+            flood.append(sock)
+        await until(lambda: bool(logged.having("more connections than are worth a handshake")))
+        assert (await alice.dial(bob)).is_open
+        for sock in flood:
+            sock.close()
 
 
 # Dialing

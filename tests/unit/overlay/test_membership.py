@@ -32,7 +32,11 @@ class Clock:
 
 async def outcome(one: Party, other: Party, network: str = NETWORK) -> str:
     """How a join on a new connection ends."""
-    connection = await one.dial(other)
+    return await attempt(one, await one.dial(other), network)
+
+
+async def attempt(one: Party, connection: Connection, network: str = NETWORK) -> str:
+    """How a join on a connection ends."""
     try:
         await one.membership.join(connection, network)
     except JoinRefusedError:
@@ -105,6 +109,59 @@ async def test_known_members_have_a_budget_of_their_own(logged: Logged) -> None:
         alice.membership.set_network(NETWORK, WRONG)
         assert await outcome(alice, bob) == "refused"
         assert await outcome(carol, bob) == "joined"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        # Through one relay come as many addresses as it likes: the relay is the source.
+        (("/ip4/192.0.2.1/tcp/1", "relay"), ("/ip4/192.0.2.2/tcp/1", "relay"), True),
+        (("/ip4/192.0.2.1/tcp/1", "relay"), ("/ip4/192.0.2.1/tcp/1", "another"), False),
+        (("/ip4/192.0.2.1/tcp/1", "relay"), ("/ip4/192.0.2.1/tcp/1", None), False),
+        # One customer has a /64 of IPv6 addresses.
+        (("/ip6/2001:db8::1/tcp/1", None), ("/ip6/2001:db8::ffff:2/tcp/9", None), True),
+        (("/ip6/2001:db8::1/tcp/1", None), ("/ip6/2001:db8:0:1::1/tcp/1", None), False),
+        (("/ip4/192.0.2.1/tcp/1", None), ("/ip4/192.0.2.2/tcp/1", None), False),
+    ],
+)
+def test_who_shares_a_budget(
+    first: tuple[str, str | None], second: tuple[str, str | None], shared: bool, logged: Logged
+) -> None:
+    clock = Clock()
+
+    async def scene() -> None:
+        async with party("a") as alice, party("c") as carol, party("b", clock=clock) as bob:
+            for one, (address, relay) in ((alice, first), (carol, second)):
+                await one.dial(bob)
+                await until(lambda one=one: bool(bob.host.connections.get(one.peer_id)))  # type: ignore[misc]
+                [theirs] = bob.host.connections[one.peer_id]
+                theirs.address, theirs.relay = address, relay
+            alice.membership.set_network(NETWORK, WRONG)
+            for one, expected in ((alice, "refused"), (carol, "delayed" if shared else "joined")):
+                connection = one.host.find(bob.peer_id)
+                assert connection is not None
+                assert await attempt(one, connection) == expected
+
+    trio.run(scene)
+
+
+@trio_test
+async def test_a_dialer_counts_its_failures_too(logged: Logged) -> None:
+    """Whoever answers a join has one guess at our password: its address waits as a stranger's does."""
+    clock = Clock()
+    async with party("a", clock=clock) as alice, party("b") as bob, party("c") as carol:
+        for one in (bob, carol):
+            one.membership.set_network(NETWORK, WRONG)
+        # The answerers hold nobody back here, so that only alice's own count shows.
+        for one in (bob, carol):
+            one.membership._guesses.failed = lambda source, now: 0.0  # type: ignore[method-assign]
+        for _ in range(4):
+            assert await outcome(alice, bob) == "refused"
+            clock.now += 2.0
+        # 0.5, 1, 2, and now 4 s after the fourth; beyond 5 s it does not even try.
+        clock.now += 10.0
+        assert await outcome(alice, bob) == "refused"
+        assert await outcome(alice, carol) == "delayed"
 
 
 @trio_test

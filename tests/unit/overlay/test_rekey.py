@@ -1,0 +1,138 @@
+"""A change of keys as one node sees it: what counts, who has moved, when it ends, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import trio_test
+
+from hived.overlay.clock import Clock
+from hived.overlay.membership import JoinRefusedError
+from hived.overlay.networkkeys import network_id
+from hived.overlay.records import NodeRecord
+from hived.overlay.rekey import Rekeys, announced
+from hived.store.networks import Networks
+from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
+from tests.unit.store.stores import KEY, opened
+
+NEW, OTHER = b"n" * 32, b"o" * 32
+
+
+class Wall:
+    """Epoch seconds as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def rekeying(directory: Path, one: Party, wall: Wall) -> AsyncIterator[Rekeys]:
+    """A party with its networks in a store, as a daemon has them."""
+    async with opened(directory) as database, trio.open_nursery() as nursery:
+        networks = Networks(database, KEY)
+        if not await networks.all():
+            await networks.add(NETWORK, K)
+        rekeys = Rekeys(networks, one.membership, Clock(wall=wall), trio.Lock())
+        kept = await networks.all()
+        rekeys.load(kept, await networks.moved())
+        one.membership.set_network(NETWORK, *kept[0].keys)
+        await nursery.start(rekeys.run)
+        yield rekeys
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_both_keys_count_until_the_end(tmp_path: Path, logged: Logged) -> None:
+    wall = Wall()
+    async with party("a") as alice, party("b") as bob, rekeying(tmp_path, bob, wall) as rekeys:
+        old = await alice.joined(bob)
+        assert await rekeys.begin(NETWORK, NEW, 100.0) == wall.now + 100
+        assert bob.membership.keys[NETWORK] == (K, NEW)
+        assert old.is_open
+        assert rekeys.unmoved(NETWORK, [alice.peer_id]) == [alice.peer_id]
+        # Alice moves on the connection that there is.
+        alice.membership.set_network(NETWORK, K, NEW)
+        await alice.membership.join(old, NETWORK, renew=True)
+        await until(lambda: rekeys.unmoved(NETWORK, [alice.peer_id]) == [])
+        await rekeys.end(NETWORK)
+        assert bob.membership.keys[NETWORK] == (NEW,)
+        assert rekeys.running == {}
+        assert alice.host.find(bob.peer_id, NETWORK) is old
+
+
+@trio_test
+async def test_what_was_proved_with_the_former_key_is_cut(tmp_path: Path, logged: Logged) -> None:
+    async with party("a") as alice, party("b") as bob, rekeying(tmp_path, bob, Wall()) as rekeys:
+        old = await alice.joined(bob)
+        await rekeys.begin(NETWORK, NEW, 100.0)
+        await rekeys.end(NETWORK)
+        await old.muxer.closed.wait()
+        with pytest.raises(JoinRefusedError):
+            await alice.joined(bob)
+
+
+@trio_test
+async def test_no_grace(tmp_path: Path, logged: Logged) -> None:
+    async with party("a") as alice, party("b") as bob, rekeying(tmp_path, bob, Wall()) as rekeys:
+        old = await alice.joined(bob)
+        assert await rekeys.begin(NETWORK, NEW, 0.0) is None
+        await old.muxer.closed.wait()
+        assert bob.membership.keys[NETWORK] == (NEW,)
+
+
+@trio_test
+async def test_it_is_kept_and_ends_by_the_wall_clock(tmp_path: Path, logged: Logged) -> None:
+    wall = Wall()
+    async with party("b") as bob:
+        async with rekeying(tmp_path, bob, wall) as rekeys:
+            await rekeys.begin(NETWORK, NEW, 100.0)
+            rekeys._proved("somebody", NETWORK, True)
+            await until(lambda: rekeys.running[NETWORK].moved == {"somebody"})
+            await rekeys._networks.add_moved(NETWORK, "somebody")
+        async with rekeying(tmp_path, bob, wall) as rekeys:
+            assert bob.membership.keys[NETWORK] == (K, NEW)
+            assert rekeys.unmoved(NETWORK, ["somebody", "nobody"]) == ["nobody"]
+        # Off while the time ran out.
+        wall.now += 101
+        async with rekeying(tmp_path, bob, wall) as rekeys:
+            await until(lambda: bob.membership.keys[NETWORK] == (NEW,))
+        async with rekeying(tmp_path, bob, wall):
+            assert bob.membership.keys[NETWORK] == (NEW,)
+
+
+@trio_test
+async def test_begun_again(tmp_path: Path, logged: Logged) -> None:
+    """A mistyped password is replaced; the former key stays, and who moved has to move again."""
+    async with party("b") as bob, rekeying(tmp_path, bob, Wall()) as rekeys:
+        await rekeys.begin(NETWORK, OTHER, 100.0)
+        rekeys._proved("somebody", NETWORK, True)
+        await rekeys.begin(NETWORK, NEW, 100.0)
+        assert bob.membership.keys[NETWORK] == (K, NEW)
+        assert rekeys.unmoved(NETWORK, ["somebody"]) == ["somebody"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "until_when"),
+    [
+        ([], None),
+        (["rekey/1800000000"], 1800000000.0),
+        (["future", "rekey/5"], 5.0),
+        (["rekey/"], None),
+        (["rekey/-5"], None),
+        (["rekey/1e9"], None),
+        (["rekey/" + "9" * 400], None),
+        (["rekey/٣"], None),
+    ],
+)
+def test_what_a_record_announces(capabilities: list[str], until_when: float | None) -> None:
+    record = NodeRecord(
+        network=network_id(NETWORK), peer_id="p", name="n", seq=1, issued=0.0, capabilities=capabilities
+    )
+    assert announced(record) == until_when
