@@ -236,7 +236,6 @@ class Daemon:
         networks = await self.networks.all()
         self.rekeys.load(networks, await self.networks.moved())
         for network in networks:
-            self.membership.set_network(network.name, *network.keys)
             book.created[network.name] = network.created
         book.peers.update({peer.peer_id: peer for peer in await self.peer_store.all()})
         book.addresses.update(await self.peer_store.addresses())

@@ -54,8 +54,16 @@ class Rekeys:
         membership.on_proved.append(self._proved)
 
     def load(self, networks: Iterable[NetworkKey], moved: Iterable[tuple[str, str]]) -> None:
-        """Take over what the store says at start."""
-        self.running = {n.name: Rekeying(n.old_until) for n in networks if n.old_until is not None}
+        """Take over what the store says at start, and take part in the networks.
+
+        A grace time that is over ends in :meth:`run`; its former key does not count until then.
+        """
+        now = self._clock.wall()
+        for network in networks:
+            over = network.old_until is not None and network.old_until <= now
+            self._membership.set_network(network.name, *(network.keys[-1:] if over else network.keys))
+            if network.old_until is not None:
+                self.running[network.name] = Rekeying(network.old_until)
         for name, peer_id in moved:
             if name in self.running:
                 self.running[name].moved.add(peer_id)

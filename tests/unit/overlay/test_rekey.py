@@ -40,9 +40,9 @@ async def rekeying(directory: Path, one: Party, wall: Wall) -> AsyncIterator[Rek
         if not await networks.all():
             await networks.add(NETWORK, K)
         rekeys = Rekeys(networks, one.membership, Clock(wall=wall), trio.Lock())
-        kept = await networks.all()
-        rekeys.load(kept, await networks.moved())
-        one.membership.set_network(NETWORK, *kept[0].keys)
+        rekeys.load(await networks.all(), await networks.moved())
+        at_start = one.membership.keys[NETWORK]
+        assert len(at_start) == 1 or wall.now < rekeys.running[NETWORK].until
         await nursery.start(rekeys.run)
         yield rekeys
         nursery.cancel_scope.cancel()
