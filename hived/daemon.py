@@ -173,6 +173,7 @@ class Daemon:
         self.gossip = Gossip(self.sync, self.membership)
         changes = trio.Lock()
         self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
+        self.rekeys.on_change = self._notify
         self.sync.author.capabilities = self.rekeys.capabilities
         policy = DialPolicy(
             self._book,

@@ -8,7 +8,7 @@ and what was proved with it is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -40,7 +40,7 @@ class Rekeying:
 class Rekeys:
     """The changes under way, in the store and in the memberships.
 
-    ``changes`` is held while networks change.
+    ``changes`` is held while networks change; ``on_change`` is called when one has.
     """
 
     def __init__(self, networks: Networks, membership: Membership, clock: Clock, changes: trio.Lock) -> None:
@@ -49,6 +49,7 @@ class Rekeys:
         self._membership = membership
         self._clock = clock
         self._changes = changes
+        self.on_change: Callable[[], None] = lambda: None
         self._begun = trio.Event()
         self._nursery: trio.Nursery | None = None
         membership.on_proved.append(self._proved)
@@ -122,6 +123,7 @@ class Rekeys:
             await self._networks.end_rekey(name)
             del self.running[name]
             self._membership.set_network(name, keys[-1])
+        self.on_change()
         log.info("the former key of a network counts no more", network=name)
 
     def forget(self, name: str) -> None:
@@ -149,6 +151,7 @@ class Rekeys:
         if rekeying is None or not newest or peer_id in rekeying.moved:
             return
         rekeying.moved.add(peer_id)
+        self.on_change()
         log.info("a member has the new key", network=name, peer=peer_id)
         if self._nursery is not None:
             self._nursery.start_soon(self._keep_moved, name, peer_id)
