@@ -61,6 +61,14 @@ test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for
 fuzz: venv ## fuzz what reads from strangers, FUZZ_SECONDS each (60); KEEP=1 keeps what is found
 	@scripts/fuzz $(ONLY)
 
+.PHONY: simulate
+simulate: venv ## simulate 10 to 2,000 nodes (25 minutes); tables and chart to docs/ (ARGS='--sizes 10,100')
+	@scripts/bench simulate $(ARGS)
+
+.PHONY: bench-join
+bench-join: venv ## 200 strangers a second against a node that works (3 minutes); results to bench/results/
+	@scripts/bench join --out bench/results $(ARGS)
+
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo

@@ -192,7 +192,7 @@ class Party:
         assert self.process.stdout is not None
         self.process.stdout.close()
         if self.process.wait() != 0:
-            raise RuntimeError(f"{self.process.args} failed")
+            raise RuntimeError(f"{self.process.args!r} failed")
         return json.loads(self._out)
 
 

@@ -8,6 +8,7 @@ Each size runs in a process of its own, one after the other.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import platform
@@ -73,6 +74,14 @@ def one_node() -> dict[str, Any]:
     }
 
 
+def sources() -> str:
+    """Stands for the code that was measured: equal for equal files of hived/overlay."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "hived" / "overlay").glob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
 def _child(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.simulate", *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
@@ -81,7 +90,12 @@ def _child(*arguments: str) -> dict[str, Any]:
 
 
 def measure(sizes: list[int], seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"seed": seed, "python": platform.python_version(), "sizes": []}
+    found: dict[str, Any] = {
+        "seed": seed,
+        "python": platform.python_version(),
+        "sources": sources(),
+        "sizes": [],
+    }
     print("simulate: one node with 10,000 records (about a minute)", flush=True)
     found |= _child("--one-node")
     for count in sizes:
@@ -190,7 +204,7 @@ def tables(found: dict[str, Any]) -> str:
         f" {c['comparison_ms']:.1f} ms of CPU (both sides, {c['turns']} turns); all fingerprints from nothing"
         f" {c['fingerprints_ms']:.1f} ms; to put one more record in {c['put_ms_each'] * 1000:.1f} µs.",
         "",
-        f"Seed {found['seed']}, Python {found['python']}.",
+        f"Seed {found['seed']}, Python {found['python']}, sources of `hived/overlay` {found['sources']}.",
     ]
     return "\n".join(out)
 

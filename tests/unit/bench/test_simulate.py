@@ -162,7 +162,7 @@ def test_the_tables_hold_what_was_found() -> None:
         "comparing": vars(filling.comparing(50)),
         "pairs": [vars(pair) for pair in filling.pairs(100)],
     }
-    text = simulate.tables({"seed": SEED, "python": "3", "sizes": sizes, **node})
+    text = simulate.tables({"seed": SEED, "python": "3", "sources": "0", "sizes": sizes, **node})
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert rows[""] == "|  | 3 nodes | 5 nodes |"
     assert rows["connections"] == "| connections | 2 / 2 / 2 | 4 / 4 / 4 |"
