@@ -23,10 +23,11 @@ from .api.remote import API
 from .config import Config
 from .errors import HiveError, conflict
 from .logs import Log
+from .overlay.addresses import source_of
 from .overlay.book import Book, DialPolicy
 from .overlay.exchange import SYNC, SYNC_FIRST
 from .overlay.gossip import Gossip
-from .overlay.host import Host
+from .overlay.host import Connection, Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
 from .overlay.identity import SEED_BYTES, Identity, parse_identity
 from .overlay.listening import Listening, check_addresses
@@ -56,6 +57,7 @@ log = Log("hived")
 DRAIN_SECONDS = 3.0
 CONTACTS_SECONDS = 300.0
 CLAIM_SECONDS = 0.1
+MAX_KEPT_SOURCES = 1000
 PROBATION_SECONDS = 600.0
 PROBATION_STEP = 10.0
 NEIGHBOUR_SECONDS = 120.0
@@ -171,6 +173,7 @@ class Daemon:
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
         self.gossip = Gossip(self.sync, self.membership)
+        self.sync.was_met = self._was_met
         changes = trio.Lock()
         self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
         self.rekeys.on_change = self._notify
@@ -228,7 +231,7 @@ class Daemon:
             }
         )
         self.host.on_connected.append(lambda connection: self._notify())
-        self.host.on_disconnected.append(lambda connection: self._notify())
+        self.host.on_disconnected.append(self._on_disconnected)
         self.membership.on_joined.append(lambda connection, network: self._on_joined(connection.peer_id))
         self.sync.on_change.append(self._on_record)
 
@@ -242,6 +245,8 @@ class Daemon:
         book.addresses.update(await self.peer_store.addresses())
         book.registrations.update({(r.peer_id, r.network): r for r in await self.networks.registrations()})
         book.owners.update(await self.peer_store.names())
+        for source in (await self.settings.get("member_sources") or "").split():
+            self.host.admission.vouch(source, trio.current_time())
         await self.sync.load()
         await self._load_name(self.config)
         await self._create_missing(self.config)
@@ -332,7 +337,11 @@ class Daemon:
     # What the dialer and the proxies ask
 
     def _is_known(self, peer_id: str, network: str) -> bool:
-        return self.sync.get(network, peer_id) is not None
+        """Whom the user registered is no stranger either."""
+        return self.node.knows(peer_id, network)
+
+    def _was_met(self, peer_id: str) -> bool:
+        return peer_id in self.peers.contacts or self._book.peer(peer_id).last_contact is not None
 
     def _refused(self, peer_id: str, network: str, count: int) -> None:
         registration = self._book.registrations.get((peer_id, network))
@@ -359,6 +368,12 @@ class Daemon:
 
     def _notify(self) -> None:
         self.node.notify()
+
+    def _on_disconnected(self, connection: Connection) -> None:
+        if connection.memberships and not connection.initiator and connection.relay is None:
+            # It may come back from there, in a crowd.
+            self.host.admission.vouch(source_of(connection.address), trio.current_time())
+        self._notify()
 
     def _on_joined(self, peer_id: str) -> None:
         self.reconciler.peer_is_back(peer_id)
@@ -427,6 +442,8 @@ class Daemon:
         contacts = dict(self.peers.contacts)
         contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
         try:
+            sources = self.host.admission.vouched()[-MAX_KEPT_SOURCES:]
+            await self.settings.set("member_sources", " ".join(sources))
             await self.peer_store.contacted(contacts)
         except HiveError as error:
             log.error("the last contacts could not be kept", why=error.line())

@@ -86,18 +86,18 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
 async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
     """Give a network a new password; the former one counts too for a grace time, or not at all."""
     node.require_network(name)
-    password = None
+    password, before = None, node.membership.keys[name]
     if body.now and body.password is None and name in node.rekeys.running:
         await node.rekeys.end(name)
         until = None
     else:
-        if body.password is None:
+        if body.password is None and not body.now:
             _refuse_second_password(node, name)
         password = body.password or generate_password()
         key = await trio.to_thread.run_sync(derive_key, name, password)
-        if key == node.membership.keys[node.require_network(name)][-1] and not body.now:
+        if key == before[-1] and not body.now:
             raise conflict(f"rekeying {name} failed", "that is its password already", "See hivectl networks")
-        until = await node.rekeys.begin(name, key, 0.0 if body.now else body.grace)
+        until = await node.rekeys.begin(name, key, 0.0 if body.now else body.grace, before)
         await _forgive(node, name)
     await node.publish()
     node.peers.kick(forgive=True)
@@ -123,12 +123,15 @@ async def _forgive(node: Node, network: str) -> None:
 def _refuse_second_password(node: Node, name: str) -> None:
     """A password that nobody else has would split the network: there is one already, take that."""
     what = f"making a new password for {name} failed"
-    hint = f"Take that password: hivectl networks rekey {name} --join"
+    hint = (
+        f"Take that password: hivectl networks rekey {name} --join; or make another that counts:"
+        f" pipe it with --password-stdin, or add --now"
+    )
     if name in node.rekeys.running:
-        raise conflict(what, "this node has a new one since short", f"{hint}; --now ends the former one")
+        raise conflict(what, "this node has a new one already", f"{hint} (alone, it ends the former one)")
     by = rekeyed_by(node, name)
     if by is not None:
-        raise conflict(what, f"{by} has made one", hint)
+        raise conflict(what, f"{by} says that it has made one", hint)
 
 
 async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registered:

@@ -9,7 +9,7 @@ import time
 from .. import __version__
 from ..errors import conflict
 from ..overlay.addresses import is_private
-from ..overlay.rekey import announced
+from ..overlay.rekey import MAX_GRACE_SECONDS, announced
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
 from .auth import Caller
 from .node import Node, rfc3339
@@ -100,8 +100,8 @@ def _troubles(node: Node) -> list[str]:
         by = rekeyed_by(node, network) if network not in node.rekeys.running else None
         if by is not None:
             found.append(
-                f"{network}: {by} has a new password for it, and this node does not:"
-                f" hivectl networks rekey {network} --join"
+                f"{network}: {by} says that it has a new password for it, and this node does not;"
+                f" if you trust that: hivectl networks rekey {network} --join"
             )
     for link in node.peers.links.values():
         shown = names.shown(link.peer_id) or link.peer_id
@@ -120,11 +120,16 @@ def _troubles(node: Node) -> list[str]:
 
 
 def rekeyed_by(node: Node, network: str) -> str | None:
-    """The name of a member that says that it rekeys the network now; None when none does."""
+    """The name of a member that says that it rekeys the network now; None when none does.
+
+    What a member says is a claim: one that is blocked, or that names an impossible time, is not heard.
+    """
     now = time.time()
     for record in node.sync.visible(network):
         until = announced(record)
-        if record.peer_id != node.identity.peer_id and until is not None and until > now:
+        if until is None or not now < until <= now + MAX_GRACE_SECONDS + 86400:
+            continue
+        if record.peer_id != node.identity.peer_id and not node.book.is_blocked(record.peer_id):
             return node.names().shown(record.peer_id) or record.peer_id
     return None
 

@@ -11,30 +11,46 @@ from dataclasses import dataclass, field
 
 from .quota import Allowance
 
-MEMBER_SECONDS = 3600.0
+MEMBER_SECONDS = 30 * 86400.0
+FRESH_SECONDS = 60.0
 _MAX_SOURCES = 10_000
 
 
 @dataclass
 class Admission:
-    """Sans-IO; times are seconds of one clock. A source is what addresses.source_of makes of an address."""
+    """Sans-IO; times are seconds of one clock. A source is what addresses.source_of makes of an address.
 
-    # A new member's first dial, with all its retries, fits into each of these.
+    Strangers who come for the first time in a minute have a share of their own: a flood from
+    hundreds of addresses leaves room for the one that is new.
+    """
+
     source: Allowance = field(default_factory=lambda: Allowance(burst=20, rate=4))
-    strangers: Allowance = field(default_factory=lambda: Allowance(burst=60, rate=20))
+    fresh: Allowance = field(default_factory=lambda: Allowance(burst=40, rate=10))
+    strangers: Allowance = field(default_factory=lambda: Allowance(burst=60, rate=10))
     members: Allowance = field(default_factory=lambda: Allowance(burst=120, rate=40))
     _vouched: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _seen: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def admit(self, source: str, now: float) -> bool:
         """Whether a connection from ``source`` may begin a handshake now; counts it."""
         if now - self._vouched.get(source, float("-inf")) < MEMBER_SECONDS:
             return self.members.take(source, now)
+        is_fresh = now - self._seen.get(source, float("-inf")) > FRESH_SECONDS
+        _put(self._seen, source, now)
         # In this order: what one source may not have costs the others nothing.
-        return self.source.take(source, now) and self.strangers.take("", now)
+        return self.source.take(source, now) and (self.fresh if is_fresh else self.strangers).take("", now)
 
     def vouch(self, source: str, now: float) -> None:
-        """A member proved itself on a connection from there."""
-        self._vouched[source] = now
-        self._vouched.move_to_end(source)
-        while len(self._vouched) > _MAX_SOURCES:
-            self._vouched.popitem(last=False)
+        """A member proved itself on a connection from there, or ended one."""
+        _put(self._vouched, source, now)
+
+    def vouched(self) -> list[str]:
+        """Where members came from, the latest last: kept over restarts."""
+        return list(self._vouched)
+
+
+def _put(table: OrderedDict[str, float], source: str, now: float) -> None:
+    table[source] = now
+    table.move_to_end(source)
+    while len(table) > _MAX_SOURCES:
+        table.popitem(last=False)

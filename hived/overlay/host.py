@@ -27,6 +27,7 @@ from ..transport.secure import HandshakeError, RawPipe, Upgrader, negotiate, sel
 from .addresses import Endpoint, of_socket, parse, source_of
 from .admission import Admission
 from .identity import Identity
+from .quota import Allowance
 from .wire import ProtocolError
 
 log = Log("hived.overlay.host")
@@ -118,6 +119,7 @@ class Host:
         self._blocked = blocked
         self._upgrader = Upgrader(identity.key_pair)
         self.admission = Admission()
+        self._lines = Allowance(burst=5, rate=0.02)
         self._handshakes: list[trio.CancelScope] = []
         self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
@@ -223,9 +225,12 @@ class Host:
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
         for connection in sorted(strangers, key=lambda c: c.opened)[:-MAX_STRANGERS]:
-            log.warning(
-                "too many strangers; the oldest is let go", peer=connection.peer_id, remote=connection.address
-            )
+            if self._lines.take("strangers", trio.current_time()):
+                log.warning(
+                    "too many strangers; the oldest is let go",
+                    peer=connection.peer_id,
+                    remote=connection.address,
+                )
             self.close_soon(connection)
 
     # Dialing

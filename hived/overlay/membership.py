@@ -7,7 +7,8 @@ import hmac
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from .guesses import Guesses
 from .host import Connection, Host
 from .joinhandshake import JOIN, MAX_KEYS, Binding, JoinRuns
 from .networkkeys import NETWORK_ID_BYTES, network_id
+from .quota import Allowance
 from .wire import Message, ProtocolError, receive, send
 
 log = Log("hived.overlay.membership")
@@ -33,6 +35,7 @@ _TOTAL = "total"
 MAX_ACTIVE = 4
 MAX_STRANGERS_ACTIVE = 8
 MAX_HOLD = 5.0
+CONFIRM_SECONDS = 3.0
 MEMBER = MuxLimits()
 
 
@@ -106,6 +109,7 @@ class Membership:
         self._decoy = os.urandom(32)
         self._active: Counter[str] = Counter()
         self._strangers_active = 0
+        self._lines = Allowance(burst=20, rate=1 / 60)
         host.handlers[JOIN] = self._serve
 
     def set_network(self, name: str, *keys: bytes) -> None:
@@ -145,12 +149,13 @@ class Membership:
         """
         name = self._ids.get(wanted)
         if name is None or name not in connection.memberships:
-            log.warning(
-                "a peer that is no member was refused",
-                protocol=protocol,
-                peer=connection.peer_id,
-                remote=connection.address,
-            )
+            if self._lines.take((connection.peer_id, protocol), self._clock()):
+                log.warning(
+                    "a peer that is no member was refused",
+                    protocol=protocol,
+                    peer=connection.peer_id,
+                    remote=connection.address,
+                )
             raise ProtocolError("not a member")
         return name
 
@@ -220,23 +225,32 @@ class Membership:
             wait = self._guesses.wait(source, self._clock())
             stranger = not source.startswith("peer:")
             crowded = stranger and self._strangers_active >= MAX_STRANGERS_ACTIVE
-            if wait > 0 or crowded or self._active[source] >= MAX_ACTIVE:
+            if wait > 0 or crowded or self._active[source] >= (1 if stranger else MAX_ACTIVE):
                 await send(stream, Answer(wait=math.ceil(max(wait, 1))))
                 await stream.send_eof()
                 return
             self._guesses.begin(source, self._clock())
             self._active[source] += 1
-            self._strangers_active += stranger
             try:
-                if stranger:
-                    # What other strangers got wrong slows this one down, but cannot lock it out.
-                    await trio.sleep(self._total.wait(_TOTAL, self._clock()))
                 await self._answer(stream, connection, hello, name, source)
             finally:
-                self._strangers_active -= stranger
                 self._active[source] -= 1
                 if not self._active[source]:
                     del self._active[source]
+
+    @asynccontextmanager
+    async def _place(self, known: bool) -> AsyncIterator[trio.CapacityLimiter]:
+        """Whose CPU an answer takes; strangers have few places, and none while they are silent."""
+        if known:
+            yield self._crypto
+            return
+        self._strangers_active += 1
+        try:
+            # What other strangers got wrong slows this one down, but cannot lock it out.
+            await trio.sleep(self._total.wait(_TOTAL, self._clock()))
+            yield self._stranger_crypto
+        finally:
+            self._strangers_active -= 1
 
     async def _answer(
         self, stream: MuxedStream, connection: Connection, hello: Hello, name: str | None, source: str
@@ -249,12 +263,13 @@ class Membership:
         binding = Binding(
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
-        limiter = self._crypto if known else self._stranger_crypto
-        ours = await self._run(partial(JoinRuns, keys, binding, opener=False), limiter)
         try:
-            await self._run(partial(ours.finish, [hello.share, *hello.more]), limiter)
-            await send(stream, Answer(share=ours.shares[0], more=ours.shares[1:]))
-            theirs = await receive(stream, Confirm, _LIMIT)
+            async with self._place(known) as limiter:
+                ours = await self._run(partial(JoinRuns, keys, binding, opener=False), limiter)
+                await self._run(partial(ours.finish, [hello.share, *hello.more]), limiter)
+            with trio.fail_after(JOIN_SECONDS if known else CONFIRM_SECONDS):
+                await send(stream, Answer(share=ours.shares[0], more=ours.shares[1:]))
+                theirs = await receive(stream, Confirm, _LIMIT)
         except BaseException:
             # Whoever stops here has seen what a wrong guess shows: it counts as one.
             self._refused(source, connection, name)
@@ -275,17 +290,21 @@ class Membership:
         return hmac.digest(self._decoy, wanted + label, hashlib.sha256)
 
     def _source(self, connection: Connection, name: str | None) -> str:
-        """Whose budget a try is charged to: a known member's own, else the relay's or the address's."""
+        """Whose budget a try is charged to: a known member's own, else the relay's or the address's.
+
+        For each of our networks apart, so that who has one password is not forgiven guesses at another.
+        """
+        where = f"relay:{connection.relay}" if connection.relay is not None else source_of(connection.address)
         if name is not None and self._known(connection.peer_id, name):
-            return f"peer:{connection.peer_id}"
-        if connection.relay is not None:
-            return f"relay:{connection.relay}"
-        return source_of(connection.address)
+            where = f"peer:{connection.peer_id}"
+        return f"{where} {name or ''}"
 
     def _refused(self, source: str, connection: Connection, name: str | None) -> None:
         now = self._clock()
         delay = self._guesses.failed(source, now)
         self._total.failed(_TOTAL, now)
+        if not self._lines.take(source, now) or not self._lines.take(_TOTAL, now, 0.2):
+            return
         log.warning(
             "join refused",
             network=name or "(not one of ours)",

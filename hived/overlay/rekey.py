@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..errors import HiveError
+from ..errors import HiveError, conflict
 from ..logs import Log
 from ..store.networks import NetworkKey, Networks
 from .clock import Clock
@@ -89,14 +89,24 @@ class Rekeys:
         first = min((r.until for r in self.running.values()), default=math.inf)
         return min(CHECK_SECONDS, max(1.0, first - self._clock.wall()))
 
-    async def begin(self, name: str, key: bytes, grace: float) -> float | None:
+    async def begin(
+        self, name: str, key: bytes, grace: float, before: tuple[bytes, ...] | None = None
+    ) -> float | None:
         """Change a network's key; ``grace``: seconds for which the former one counts too.
 
         Answers until when that is, epoch seconds; None where it counts no more. Begun again
-        within the grace time, the new key is replaced and the former one stays.
+        within the grace time, the new key is replaced and the former one stays. Raises HiveError
+        (conflict) where the network's keys are no longer those of ``before``.
         """
         async with self._changes:
-            former = self._membership.keys[name][0]
+            keys = self._membership.keys.get(name)
+            if keys is None or (before is not None and keys != before):
+                raise conflict(
+                    f"rekeying {name} failed",
+                    "somebody else changed or left the network at the same moment",
+                    "See hivectl networks, and try again",
+                )
+            former = keys[0]
             until = self._clock.wall() + grace if grace > 0 and former != key else None
             await self._networks.rekey(name, key, former if until is not None else None, until)
             if until is None:

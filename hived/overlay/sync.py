@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 import trio
@@ -50,8 +50,8 @@ class Sync:
     """All known records by network and author.
 
     ``on_change`` is called for each newer record, ``on_fresh`` for all that came together, with
-    the connection they came on. ``clock`` and ``rng`` are handed in so that a simulation can
-    run days in seconds.
+    the connection they came on; ``was_met`` says whether this node ever was connected to a
+    peer. ``clock`` and ``rng`` are handed in so that a simulation can run days in seconds.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Sync:
     ) -> None:
         self.ledgers: dict[str, Ledger] = {}
         self.on_change: list[Callable[[str, NodeRecord], None]] = []
+        self.was_met: Callable[[str], bool] = lambda peer_id: False
         self.on_fresh: list[Callable[[str, dict[str, Copy], Connection | None], None]] = []
         self.clock = clock or Clock()
         self._identity = identity
@@ -233,6 +234,7 @@ class Sync:
                 newest[author] = (signed, ledger.touch - age)
         if not newest:
             return
+        await self._make_room(network, newest.keys() - ledger.records.keys())
         rows = [
             StoredRecord(network, a, s.record.seq, s.envelope, came, False) for a, (s, came) in newest.items()
         ]
@@ -251,6 +253,20 @@ class Sync:
         if fresh:
             for hook in self.on_fresh:
                 hook(network, fresh, source)
+
+    async def _make_room(self, network: str, new: Set[str]) -> None:
+        """Drop authors for new ones beyond 10,000: some of those that this node never was connected to."""
+        ledger = self.ledger(network)
+        over = len(ledger) + len(new) - MAX_RECORDS
+        if over <= 0:
+            return
+        keep = {self._identity.peer_id, *(c.peer_id for c in self._membership.members(network))}
+        strangers = [a for a in ledger.records if a not in keep and not self.was_met(a)]
+        gone = {a: ledger.sequence(a) for a in self._rng.sample(strangers, min(over, len(strangers)))}
+        await self._store.expire(network, gone)
+        for author in gone:
+            if author in ledger.records:
+                ledger.expire(author)
 
     async def take(self, network: str, copies: list[Copy], source: Connection) -> dict[str, int]:
         """Believe what proves itself and is news; of whom the source knows the newest, with its sequence.
@@ -313,6 +329,8 @@ class Sync:
         ledger, now = self.ledger(network), self.clock.monotonic()
         if author in ledger.records:
             return self.budgets.updates.left((network, author), now) >= 1
+        if author == source.peer_id:
+            return True  # It proved itself here: there is always a place for it.
         if len(ledger) + more >= MAX_RECORDS:
             return False
         return self.budgets.introductions.allow(network, source.peer_id, author, now, ledger.touch)

@@ -11,6 +11,7 @@ import trio
 
 from ..logs import Log
 from ..overlay.host import Connection
+from ..overlay.quota import Allowance
 from ..transport.muxstream import MuxedStream
 from .header import PROXY, Header, Verdict, receive_header, send_verdict
 from .pump import Counters, abort, join
@@ -55,6 +56,8 @@ class Ingress:
     def __init__(self, require: Callable[[Connection, bytes, str], str]) -> None:
         self._require = require
         self._proxies: dict[Origin, IngressProxy] = {}
+        # What is logged of one peer's refused connections.
+        self._lines = Allowance(burst=20, rate=1 / 60)
         self.accepting = True
 
     def add(self, proxy: IngressProxy) -> None:
@@ -73,13 +76,14 @@ class Ingress:
         network = self._require(connection, header.network, PROXY)
         proxy = self._find(header, network, connection.peer_id)
         if proxy is None or not self.accepting:
-            log.warning(
-                "a connection was refused: no such ingress proxy",
-                network=network,
-                peer=connection.peer_id,
-                egress_port=header.egress_port,
-                ingress_port=header.ingress_port,
-            )
+            if self._lines.take(connection.peer_id, trio.current_time()):
+                log.warning(
+                    "a connection was refused: no such ingress proxy",
+                    network=network,
+                    peer=connection.peer_id,
+                    egress_port=header.egress_port,
+                    ingress_port=header.ingress_port,
+                )
             await self._refuse(stream, Verdict.NO_INGRESS)
             return
         if proxy.counters.connections >= proxy.limit:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.nodes import PASSWORD, Node, cluster, connected, free_port, join
+from tests.integration.peer import Door, act, peer, push
 from tests.integration.services import Service, connect, echo, receive_exactly, service
 from tests.integration.tunnels import ending
 
@@ -132,6 +135,39 @@ def test_a_newcomer_in_the_grace_time(tmp_path: Path) -> None:
             node.register(alpha)
             linked(node, alpha)
         assert not_moved(alpha) == ["gamma"]
+
+
+def test_a_member_cannot_stop_its_own_eviction(tmp_path: Path) -> None:
+    """It says that it has made a new password: that is a claim, and the admin's own word goes through."""
+
+    async def say(*capabilities: str) -> None:
+        async with peer(seed=b"m" * 32) as mallory:
+            connection = await mallory.join(Door.of(alpha), NETWORK)
+            record = mallory.record(NETWORK, "mallory", capabilities=list(capabilities))
+            assert await push(connection, NETWORK, [mallory.sign(record).envelope])
+
+    with cluster(tmp_path, "alpha") as (alpha,):
+        alpha.create(NETWORK)
+        soon = int(time.time()) + 3600
+        act(lambda: say(f"rekey/{soon}"))
+        refused = alpha.ctl("networks", "rekey", NETWORK, check=False)
+        assert refused.code == 6
+        assert "mallory says" in refused.err
+        assert "--now" in refused.err
+        # A time that no hived sets is not even heard.
+        act(lambda: say("rekey/999999999999"))
+        assert not any("mallory" in warning for warning in alpha.json("status")["warnings"])
+        act(lambda: say(f"rekey/{soon}"))
+        assert rekey(alpha, "--now")["password"]
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """One makes the password, the other is told so: no admin holds one that is dead."""
+    with cluster(tmp_path, "alpha") as (alpha,):
+        alpha.create(NETWORK)
+        with ThreadPoolExecutor(2) as pool:
+            made = list(pool.map(lambda _: alpha.ctl("networks", "rekey", NETWORK, check=False), range(2)))
+        assert sorted(result.code for result in made) == [0, 6]
 
 
 def test_block(three: list[Node], target: Service) -> None:

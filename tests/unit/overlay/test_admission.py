@@ -20,21 +20,24 @@ def test_one_source_cannot_use_up_the_others_share() -> None:
     assert door.admit("new", 10.0)
 
 
-def test_many_sources_are_bounded_in_total() -> None:
+def test_many_sources_are_bounded_in_total_and_a_new_one_gets_in() -> None:
     door = Admission()
-    flood = admitted(door, [f"evil{number}" for number in range(200)], 0.0, 20, 1)
-    assert sum(flood.values()) <= 60 + 20 * 20
+    flood = admitted(door, [f"evil{number}" for number in range(200)], 0.0, 20, 2)
+    assert sum(flood.values()) <= 40 + 60 + 20 * 20
+    assert door.admit("new", 20.0)
 
 
 def test_members_addresses_have_a_share_of_their_own() -> None:
     door = Admission()
     door.vouch("home", 0.0)
-    admitted(door, [f"evil{number}" for number in range(500)], 0.0, 5, 1)
+    for second in range(5):
+        admitted(door, [f"evil{second}-{number}" for number in range(500)], float(second), 1, 1)
     assert not door.admit("new", 4.0)
     assert all(door.admit("home", 4.0) for _ in range(100))
-    # It is lost an hour after the last member came from there.
-    admitted(door, [f"evil{number}" for number in range(500)], MEMBER_SECONDS, 5, 1)
-    assert not door.admit("home", MEMBER_SECONDS + 4.0)
+    assert door.vouched() == ["home"]
+    # It is lost a month after the last member came from there.
+    admitted(door, [f"late{number}" for number in range(500)], MEMBER_SECONDS, 1, 1)
+    assert not door.admit("home", MEMBER_SECONDS)
 
 
 def test_the_memory_is_bounded() -> None:
@@ -43,4 +46,5 @@ def test_the_memory_is_bounded() -> None:
         door.vouch(str(number), 0.0)
         door.admit(f"x{number}", 0.0)
     assert len(door._vouched) <= 10_000
+    assert len(door._seen) <= 10_000
     assert len(door.source._left) <= 20_000

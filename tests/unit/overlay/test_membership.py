@@ -146,6 +146,18 @@ def test_who_shares_a_budget(
 
 
 @trio_test
+async def test_one_password_does_not_forgive_guesses_at_another(logged: Logged) -> None:
+    """Alice is a member of one network, and guesses at the other from the same address."""
+    clock = Clock()
+    async with party("a") as alice, party("b", clock=clock) as bob:
+        bob.membership.set_network("blue", K)
+        alice.membership.set_network("blue", WRONG)
+        assert await outcome(alice, bob, "blue") == "refused"
+        assert await outcome(alice, bob) == "joined"
+        assert await outcome(alice, bob, "blue") == "delayed"
+
+
+@trio_test
 async def test_a_dialer_counts_its_failures_too(logged: Logged) -> None:
     """Whoever answers a join has one guess at our password: its address waits as a stranger's does."""
     clock = Clock()

@@ -304,3 +304,25 @@ async def test_one_that_changes_too_often_is_taken_later(tmp_path: Path, logged:
         time.go(5)
         await push(alice, bob, [alice.record(100, name="n100").envelope])
         assert name_of(bob, alice) == "n100"
+
+
+@trio_test
+async def test_a_full_network_has_room_for_who_is_connected(
+    tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Authors whom nobody here ever met make room for a member that proves itself; whom we met stays."""
+    monkeypatch.setattr(module, "MAX_RECORDS", 6)
+    async with synced("b", tmp_path) as bob, party("a") as alice, party("m") as mallory:
+        await publish(bob, "beta")
+        await mallory.joined(bob)
+        invented = strangers(10)
+        await push(mallory, bob, [one.record(1).envelope for one in invented])
+        known = bob.records.ledger(NETWORK).records
+        assert len(known) == 6
+        met = invented[0].peer_id
+        bob.records.was_met = lambda peer_id: peer_id == met
+        await alice.joined(bob)
+        await push(alice, bob, [alice.record(1).envelope])
+        assert alice.peer_id in known
+        assert {met, bob.peer_id} <= known.keys()
+        assert len(known) == 6
