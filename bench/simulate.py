@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -46,13 +47,24 @@ class Lines(logging.Handler):
         self.counts[record.getMessage()] += 1
 
 
+@contextmanager
+def logged_to(handler: logging.Handler) -> Iterator[None]:
+    """What hived logs goes there alone."""
+    log = logging.getLogger("hived")
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+
+
 def one_size(count: int, seed: int) -> dict[str, Any]:
     """All that is measured of one size, with what it took here."""
-    lines, log = Lines(), logging.getLogger("hived")
-    log.addHandler(lines)
-    log.propagate = False
-    began = time.monotonic()
-    with shared_proofs():
+    lines, began = Lines(), time.monotonic()
+    with logged_to(lines), shared_proofs():
         measured = run(everything, count, seed).plain()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
@@ -65,13 +77,12 @@ def one_size(count: int, seed: int) -> dict[str, Any]:
 
 def one_node() -> dict[str, Any]:
     """What many records cost one node."""
-    logging.getLogger("hived").addHandler(logging.NullHandler())
-    logging.getLogger("hived").propagate = False
-    return {
-        "memory": [asdict(filling.memory(count)) for count in (1_000, filling.MANY)],
-        "comparing": asdict(filling.comparing()),
-        "pairs": [asdict(pair) for pair in filling.pairs()],
-    }
+    with logged_to(logging.NullHandler()):
+        return {
+            "memory": [asdict(filling.memory(count)) for count in (1_000, filling.MANY)],
+            "comparing": asdict(filling.comparing()),
+            "pairs": [asdict(pair) for pair in filling.pairs()],
+        }
 
 
 def sources() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ def check_target(path: Path, force: bool) -> None:
     what = f"writing {path} failed"
     if path.is_dir():
         raise usage(what, "it is a directory", "Name a file in it")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        # A rename would put a file in the place of a device, or of a link that leads elsewhere.
+        raise usage(what, "it is no regular file", "Name a file, or - for standard output")
     if not force and os.path.lexists(path):
         raise _exists(path)
     if not path.parent.is_dir():

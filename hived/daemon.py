@@ -340,6 +340,9 @@ class Daemon:
         """Whom the user registered is no stranger either."""
         return self.node.knows(peer_id, network)
 
+    def _is_listed(self, peer_id: str) -> bool:
+        return any(self.node.knows(peer_id, network) for network in self.membership.keys)
+
     def _was_met(self, peer_id: str) -> bool:
         return peer_id in self.peers.contacts or self._book.peer(peer_id).last_contact is not None
 
@@ -441,6 +444,8 @@ class Daemon:
         now = time.time()
         contacts = dict(self.peers.contacts)
         contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
+        # An identity costs a member nothing: only of those who are known besides.
+        contacts = {p: when for p, when in contacts.items() if self._is_listed(p)}
         try:
             sources = self.host.admission.vouched()[-MAX_KEPT_SOURCES:]
             await self.settings.set("member_sources", " ".join(sources))

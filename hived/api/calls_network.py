@@ -91,6 +91,12 @@ async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwor
         await node.rekeys.end(name)
         until = None
     else:
+        if body.password is None and body.now and not caller.is_local:
+            raise usage(
+                f"rekeying {name} failed",
+                "the end of the former password cuts this very connection, and a generated one would be lost",
+                "Give the new password: --password-stdin",
+            )
         if body.password is None and not body.now:
             _refuse_second_password(node, name)
         password = body.password or generate_password()

@@ -17,6 +17,7 @@ from ..overlay.identity import Identity
 from ..overlay.membership import Membership
 from ..overlay.names import Names
 from ..overlay.peers import Peers
+from ..overlay.records import MAX_TIME
 from ..overlay.rekey import Rekeys
 from ..overlay.sync import Sync
 from ..proxy.reconciler import Reconciler
@@ -29,9 +30,10 @@ from .auth import Auth
 
 
 def rfc3339(when: float | None) -> str | None:
-    """Epoch seconds as RFC 3339 in UTC."""
+    """Epoch seconds as RFC 3339 in UTC; beyond what that can write, its first or last moment."""
     if when is None:
         return None
+    when = min(max(when, 0.0), MAX_TIME - 1)
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -20,6 +20,8 @@ log = Log("hived.overlay.author")
 
 RESIGN_SECONDS = 86400.0
 _FIRST_STEP = 2**16
+# In milliseconds, which sequences are where clocks are right: 200 days.
+LEAP = 2**34
 
 
 class Author:
@@ -67,6 +69,9 @@ class Author:
         last = max(own.record.seq if own else 0, after, self._highest.get(network, 0))
         # Copies of one state that boot behind their last sequence must not sign the same one.
         step = 1 if network in self._highest else 1 + self._rng.randrange(_FIRST_STEP)
+        if after > 0 and int(now * 1000) <= after:
+            # The clock is behind: beyond all that an older life of some months can have signed.
+            step += LEAP
         seq = self._highest[network] = max(last + step, int(now * 1000))
         self._due[network] = self._clock.monotonic() + RESIGN_SECONDS * self._rng.uniform(0.9, 1.0)
         return sign(msgspec.structs.replace(draft, seq=seq, issued=now), self._identity.key_pair)

@@ -202,6 +202,10 @@ class Peers:
         """Connect where there is no connection, join what is missing; seconds until the next try."""
         connection = self._host.find(link.peer_id)
         if connection is None:
+            if link.refused and not self._joinable(link):
+                # All was refused: a connection would serve nobody. Until told, or until it comes to us.
+                link.error = next(iter(link.join_errors.values()), "it refused us")
+                return float("inf")
             try:
                 connection = await self._dial(link)
             except DialError as error:
@@ -223,6 +227,10 @@ class Peers:
         link.backoff = FIRST_RETRY
         return float("inf")
 
+    def _joinable(self, link: Link) -> list[str]:
+        """The networks that are worth a try on a peer."""
+        return [n for n in self._wishes.networks(link.peer_id) if link.refused.get(n, 0) < MAX_REFUSED]
+
     def _back_off(self, link: Link) -> float:
         ceiling = MAX_RETRY if self._important.get(link.peer_id) else MAX_RETRY_DISTANT
         pause = link.backoff * random.uniform(0.5, 1.0)
@@ -232,8 +240,8 @@ class Peers:
     async def _join_all(self, link: Link, connection: Connection) -> bool:
         """Join each network that is missing on the connection; False when one is worth another try."""
         complete = True
-        for network in self._wishes.networks(link.peer_id):
-            if network in connection.usable or link.refused.get(network, 0) >= MAX_REFUSED:
+        for network in self._joinable(link):
+            if network in connection.usable:
                 continue
             try:
                 await self._membership.join(connection, network)
@@ -318,6 +326,7 @@ class Peers:
         if link is not None:
             link.error = ""
             link.join_errors.pop(network, None)
+            link.refused.pop(network, None)
             link.notify()
         if self._nursery is not None:
             self._nursery.start_soon(self._drop_duplicate, connection)
@@ -328,7 +337,8 @@ class Peers:
         link = self.links.get(connection.peer_id)
         if link is not None:
             link.notify()
-            link.kick.set()
+            if connection.memberships or not connection.initiator:
+                link.kick.set()
 
     async def _drop_duplicate(self, connection: Connection) -> None:
         """Where both ends dialled, the connection that neither prefers goes once it is idle.

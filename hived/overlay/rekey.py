@@ -130,9 +130,10 @@ class Rekeys:
             if keys is None or name not in self.running:
                 self.running.pop(name, None)
                 return
+            # Here memory goes first: a full disk must not let the former key count on.
+            self._membership.set_network(name, keys[-1])
             await self._networks.end_rekey(name)
             del self.running[name]
-            self._membership.set_network(name, keys[-1])
         self.on_change()
         log.info("the former key of a network counts no more", network=name)
 

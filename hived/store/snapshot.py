@@ -67,6 +67,9 @@ def adopt(image: bytes, key: bytes, state_key: StateKey, settings: Mapping[str, 
     try:
         with _opened(image) as connection:
             _check(connection, len(steps))
+            # Before anything is written, which a schema of its own could answer without end.
+            if _schema(connection) != _own_schema(steps[: migrations.version(connection)]):
+                raise damaged("its tables are not a node's")
             migrations.migrate(connection, steps)
             if _schema(connection) != _own_schema(steps):
                 raise damaged("its tables are not a node's")

@@ -67,7 +67,7 @@ def test_two_phases(three: list[Node], target: Service) -> None:
         beta.watch(["status", "--watch", "--json"], lambda s: any("--join" in w for w in s["warnings"]), 5)
         second = beta.ctl("networks", "rekey", NETWORK, check=False)
         assert (second.code, second.err.count("\n")) == (6, 1)
-        assert "alpha has made one" in second.err
+        assert "alpha says that it has made one" in second.err
 
         assert rekey(beta, "--join", password=made["password"])["until"]
         for node in (alpha, beta):

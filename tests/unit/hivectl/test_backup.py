@@ -287,10 +287,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("b", "before")]
 
 
-def test_a_dangling_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "b").symlink_to("elsewhere")
-    with pytest.raises(HiveError, match="exists already"):
-        files.check_target(tmp_path / "b", False)
-    files.write(tmp_path / "b", DATA, True)
-    assert (tmp_path / "b").read_bytes() == DATA
-    assert not (tmp_path / "b").is_symlink()
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_only_regular_files_are_written(tmp_path: Path, kind: str, force: bool) -> None:
+    """A rename would put a file in the place of a device or a link, for root too."""
+    path = tmp_path / "b"
+    if kind == "link":
+        path.symlink_to("elsewhere")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(HiveError, match="no regular file"):
+        files.check_target(path, force)

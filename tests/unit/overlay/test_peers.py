@@ -15,7 +15,7 @@ from hived.errors import HiveError, Kind
 from hived.overlay.host import STREAM_ERRORS, Connection
 from hived.overlay.peers import MAX_REFUSED, Peers, Wishes
 from hived.transport.muxstream import MuxedStream
-from tests.unit.overlay.parties import NETWORK, Logged, Party, party, until
+from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
 
 WRONG = b"w" * 32
 
@@ -72,6 +72,30 @@ async def test_a_wanted_peer_is_connected_and_joined_and_again_after_a_close(log
         await until(lambda: alice.host.find(bob.peer_id, NETWORK) not in (None, first))
         assert bob.peer_id in peers.contacts
         assert peers.links[bob.peer_id].error == ""
+
+
+@trio_test
+async def test_a_peer_that_refuses_everything_is_left_alone(logged: Logged) -> None:
+    """After three refused joins there is nothing to dial for, on either side, until somebody says so."""
+    async with party("a") as alice, party("b") as bob, dialer(alice) as (peers, wanted):
+        bob.membership.set_network(NETWORK, b"w" * 32)
+        dials = 0
+
+        def count(connection: Connection) -> None:
+            nonlocal dials
+            dials += 1
+
+        alice.host.on_connected.append(count)
+        wanted.want(bob)
+        peers.refresh()
+        await until(lambda: bob.peer_id in peers.links and peers.links[bob.peer_id].refused.get(NETWORK) == 3)
+        await until(lambda: not alice.host.connections.get(bob.peer_id))
+        before = dials
+        await trio.sleep(1)
+        assert dials == before
+        bob.membership.set_network(NETWORK, K)
+        peers.kick(bob.peer_id, forgive=True)
+        await until(lambda: alice.host.find(bob.peer_id, NETWORK) is not None)
 
 
 @trio_test

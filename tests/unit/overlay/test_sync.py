@@ -191,7 +191,7 @@ async def test_a_node_jumps_past_its_own_older_life(tmp_path: Path, logged: Logg
         await until(lambda: name_of(bob, alice) == "alpha")
         now = alice.records.get(NETWORK, alice.peer_id)
         assert now is not None
-        assert now.seq == 2**51 + 1
+        assert now.seq > 2**51
     assert logged.having("older life")
 
 
