@@ -7,10 +7,7 @@ import hmac
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -27,7 +24,6 @@ from .quota import Allowance
 from .wire import Message, ProtocolError, receive, send
 
 log = Log("hived.overlay.membership")
-T = TypeVar("T")
 
 JOIN_SECONDS = 15.0
 _LIMIT = 512
@@ -101,9 +97,6 @@ class Membership:
         self._clock = clock
         self._guesses = Guesses()
         self._total = Guesses(first_delay=0.01, max_delay=1.0)
-        # Strangers wait for each other, never members or this node's own joins for them.
-        self._crypto = trio.CapacityLimiter(2)
-        self._stranger_crypto = trio.CapacityLimiter(1)
         # Stands in for the key of a network that this node is not in: a stranger
         # cannot tell that from a wrong password.
         self._decoy = os.urandom(32)
@@ -184,12 +177,12 @@ class Membership:
         with trio.fail_after(JOIN_SECONDS):
             stream = await connection.open_stream(JOIN)
             try:
-                ours = await self._run(partial(JoinRuns, keys, binding, opener=True))
+                ours = JoinRuns(keys, binding, opener=True)
                 await send(stream, Hello(network=wire_id, share=ours.shares[0], more=ours.shares[1:]))
                 answer = await receive(stream, Answer, _LIMIT)
                 if answer.wait:
                     raise JoinDelayedError(_seconds(answer.wait))
-                await self._run(partial(ours.finish, [answer.share, *answer.more]))
+                ours.finish([answer.share, *answer.more])
                 proofs = ours.confirmations
                 await send(stream, Confirm(proof=proofs[0], more=proofs[1:]))
                 theirs = await receive(stream, Confirm, _LIMIT)
@@ -238,17 +231,11 @@ class Membership:
                 if not self._active[source]:
                     del self._active[source]
 
-    @asynccontextmanager
-    async def _place(self, known: bool) -> AsyncIterator[trio.CapacityLimiter]:
-        """Whose CPU an answer takes; strangers have few places, and none while they are silent."""
-        if known:
-            yield self._crypto
-            return
+    async def _turn(self) -> None:
+        """What other strangers got wrong slows this one down, but cannot lock it out."""
         self._strangers_active += 1
         try:
-            # What other strangers got wrong slows this one down, but cannot lock it out.
             await trio.sleep(self._total.wait(_TOTAL, self._clock()))
-            yield self._stranger_crypto
         finally:
             self._strangers_active -= 1
 
@@ -264,9 +251,10 @@ class Membership:
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
         try:
-            async with self._place(known) as limiter:
-                ours = await self._run(partial(JoinRuns, keys, binding, opener=False), limiter)
-                await self._run(partial(ours.finish, [hello.share, *hello.more]), limiter)
+            if not known:
+                await self._turn()
+            ours = JoinRuns(keys, binding, opener=False)
+            ours.finish([hello.share, *hello.more])
             with trio.fail_after(JOIN_SECONDS if known else CONFIRM_SECONDS):
                 await send(stream, Answer(share=ours.shares[0], more=ours.shares[1:]))
                 theirs = await receive(stream, Confirm, _LIMIT)
@@ -334,9 +322,6 @@ class Membership:
             log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)
             for callback in self.on_joined:
                 callback(connection, network)
-
-    async def _run(self, function: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
-        return await trio.to_thread.run_sync(function, limiter=limiter or self._crypto)
 
 
 def _seconds(wait: float) -> float:
