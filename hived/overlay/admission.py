@@ -1,7 +1,7 @@
 """Which connections are worth a handshake, before any cryptography: a flood must not cost what members need.
 
-A handshake is about a millisecond of CPU, a join some twenty. Addresses from which members
-came lately have a share of their own, that strangers at other addresses cannot use up.
+A handshake and a join are some two milliseconds of CPU. Addresses from which members came
+lately have a share of their own, that strangers at other addresses cannot use up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from .quota import Allowance
 
 MEMBER_SECONDS = 30 * 86400.0
-FRESH_SECONDS = 60.0
+MAX_PAUSE = 60.0
 _MAX_SOURCES = 10_000
 
 
@@ -20,25 +20,31 @@ _MAX_SOURCES = 10_000
 class Admission:
     """Sans-IO; times are seconds of one clock. A source is what addresses.source_of makes of an address.
 
-    Strangers who come for the first time in a minute have a share of their own: a flood from
-    hundreds of addresses leaves room for the one that is new.
+    Strangers' sources take turns: the more they use up together, the longer each pauses after
+    it was let in, so that who comes for the first time in a minute need not outrun a flood.
     """
 
     source: Allowance = field(default_factory=lambda: Allowance(burst=20, rate=4))
-    fresh: Allowance = field(default_factory=lambda: Allowance(burst=40, rate=10))
     strangers: Allowance = field(default_factory=lambda: Allowance(burst=60, rate=10))
     members: Allowance = field(default_factory=lambda: Allowance(burst=120, rate=40))
     _vouched: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    _seen: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _admitted: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
     def admit(self, source: str, now: float) -> bool:
         """Whether a connection from ``source`` may begin a handshake now; counts it."""
         if now - self._vouched.get(source, float("-inf")) < MEMBER_SECONDS:
             return self.members.take(source, now)
-        is_fresh = now - self._seen.get(source, float("-inf")) > FRESH_SECONDS
-        _put(self._seen, source, now)
         # In this order: what one source may not have costs the others nothing.
-        return self.source.take(source, now) and (self.fresh if is_fresh else self.strangers).take("", now)
+        if now - self._admitted.get(source, float("-inf")) < self._pause(now):
+            return False
+        if not (self.source.take(source, now) and self.strangers.take("", now)):
+            return False
+        _put(self._admitted, source, now)
+        return True
+
+    def _pause(self, now: float) -> float:
+        """Seconds between two handshakes of a source: none while half of the strangers' share is there."""
+        return MAX_PAUSE * max(0.0, 1 - 2 * self.strangers.left("", now) / self.strangers.burst) ** 2
 
     def vouch(self, source: str, now: float) -> None:
         """A member proved itself on a connection from there, or ended one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -107,8 +107,11 @@ class JoinRuns:
         """What to send, one share for each key."""
         return [run.share for run in self._runs]
 
-    def finish(self, shares: Sequence[bytes]) -> None:
-        """Take the other side's shares. Raises ProtocolError for anything that is not one."""
+    def finish(self, shares: Sequence[bytes]) -> Iterator[None]:
+        """Take the other side's shares, one pair of keys a step, so that others can be served between.
+
+        Raises ProtocolError for anything that is no share.
+        """
         if not 1 <= len(shares) <= MAX_KEYS:
             raise ProtocolError(f"{len(shares)} SPAKE2 shares")
         ours, theirs = range(len(self._runs)), range(len(shares))
@@ -121,6 +124,7 @@ class JoinRuns:
             run.finish(shares[other])
             self._pairs.append(run)
             self._keys.append(own)
+            yield
 
     @property
     def confirmations(self) -> list[bytes]:

@@ -29,7 +29,6 @@ JOIN_SECONDS = 15.0
 _LIMIT = 512
 _TOTAL = "total"
 MAX_ACTIVE = 4
-MAX_STRANGERS_ACTIVE = 8
 MAX_HOLD = 5.0
 CONFIRM_SECONDS = 3.0
 MEMBER = MuxLimits()
@@ -96,12 +95,12 @@ class Membership:
         self._known = known
         self._clock = clock
         self._guesses = Guesses()
-        self._total = Guesses(first_delay=0.01, max_delay=1.0)
+        # Twice as many as connections are let in for: it is reached by guesses on those only.
+        self._strangers = Allowance(burst=80, rate=40)
         # Stands in for the key of a network that this node is not in: a stranger
         # cannot tell that from a wrong password.
         self._decoy = os.urandom(32)
         self._active: Counter[str] = Counter()
-        self._strangers_active = 0
         self._lines = Allowance(burst=20, rate=1 / 60)
         host.handlers[JOIN] = self._serve
 
@@ -182,15 +181,13 @@ class Membership:
                 answer = await receive(stream, Answer, _LIMIT)
                 if answer.wait:
                     raise JoinDelayedError(_seconds(answer.wait))
-                ours.finish([answer.share, *answer.more])
+                await _finish(ours, [answer.share, *answer.more])
                 proofs = ours.confirmations
                 await send(stream, Confirm(proof=proofs[0], more=proofs[1:]))
                 theirs = await receive(stream, Confirm, _LIMIT)
                 if not ours.verify(theirs.pair, theirs.proof):
                     # Whoever answers has had a guess at our password too.
-                    now = self._clock()
-                    self._guesses.failed(source, now)
-                    self._total.failed(_TOTAL, now)
+                    self._guesses.failed(source, self._clock())
                     raise JoinRefusedError
                 self._admit(connection, network, keys[ours.own_key(theirs.pair)])
                 await send(stream, Done())
@@ -217,8 +214,8 @@ class Membership:
             source = self._source(connection, name)
             wait = self._guesses.wait(source, self._clock())
             stranger = not source.startswith("peer:")
-            crowded = stranger and self._strangers_active >= MAX_STRANGERS_ACTIVE
-            if wait > 0 or crowded or self._active[source] >= (1 if stranger else MAX_ACTIVE):
+            active = self._active[source] >= (1 if stranger else MAX_ACTIVE)
+            if wait > 0 or active or (stranger and not self._strangers.take(_TOTAL, self._clock())):
                 await send(stream, Answer(wait=math.ceil(max(wait, 1))))
                 await stream.send_eof()
                 return
@@ -230,14 +227,6 @@ class Membership:
                 self._active[source] -= 1
                 if not self._active[source]:
                     del self._active[source]
-
-    async def _turn(self) -> None:
-        """What other strangers got wrong slows this one down, but cannot lock it out."""
-        self._strangers_active += 1
-        try:
-            await trio.sleep(self._total.wait(_TOTAL, self._clock()))
-        finally:
-            self._strangers_active -= 1
 
     async def _answer(
         self, stream: MuxedStream, connection: Connection, hello: Hello, name: str | None, source: str
@@ -251,10 +240,8 @@ class Membership:
             hello.network, connection.peer_id, self._host.identity.peer_id, connection.handshake_hash
         )
         try:
-            if not known:
-                await self._turn()
             ours = JoinRuns(keys, binding, opener=False)
-            ours.finish([hello.share, *hello.more])
+            await _finish(ours, [hello.share, *hello.more])
             with trio.fail_after(JOIN_SECONDS if known else CONFIRM_SECONDS):
                 await send(stream, Answer(share=ours.shares[0], more=ours.shares[1:]))
                 theirs = await receive(stream, Confirm, _LIMIT)
@@ -290,7 +277,6 @@ class Membership:
     def _refused(self, source: str, connection: Connection, name: str | None) -> None:
         now = self._clock()
         delay = self._guesses.failed(source, now)
-        self._total.failed(_TOTAL, now)
         if not self._lines.take(source, now) or not self._lines.take(_TOTAL, now, 0.2):
             return
         log.warning(
@@ -322,6 +308,11 @@ class Membership:
             log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)
             for callback in self.on_joined:
                 callback(connection, network)
+
+
+async def _finish(ours: JoinRuns, shares: list[bytes]) -> None:
+    for _ in ours.finish(shares):
+        await trio.lowlevel.checkpoint()
 
 
 def _seconds(wait: float) -> float:

@@ -20,11 +20,20 @@ def test_one_source_cannot_use_up_the_others_share() -> None:
     assert door.admit("new", 10.0)
 
 
-def test_many_sources_are_bounded_in_total_and_a_new_one_gets_in() -> None:
+def test_many_sources_are_bounded_in_total_and_take_turns() -> None:
     door = Admission()
-    flood = admitted(door, [f"evil{number}" for number in range(200)], 0.0, 20, 2)
-    assert sum(flood.values()) <= 40 + 60 + 20 * 20
-    assert door.admit("new", 20.0)
+    flood = admitted(door, [f"evil{number}" for number in range(200)], 0.0, 60, 2)
+    assert 60 * 10 <= sum(flood.values()) <= 60 + 60 * 10
+    assert min(flood.values()) >= 2
+
+
+def test_who_comes_first_in_a_flood_is_let_in_and_again_a_minute_later() -> None:
+    door = Admission()
+    sources = [f"evil{number}" for number in range(200)]
+    for minute in (0.0, 60.0, 120.0):
+        admitted(door, sources, minute, 60, 2)
+        assert door.admit("new", minute + 60)
+        assert not door.admit("new", minute + 60)
 
 
 def test_members_addresses_have_a_share_of_their_own() -> None:
@@ -46,5 +55,5 @@ def test_the_memory_is_bounded() -> None:
         door.vouch(str(number), 0.0)
         door.admit(f"x{number}", 0.0)
     assert len(door._vouched) <= 10_000
-    assert len(door._seen) <= 10_000
+    assert len(door._admitted) <= 10_000
     assert len(door.source._left) <= 20_000
