@@ -100,7 +100,7 @@ class DialPolicy:
 
     def wanted(self, linked: Set[str]) -> dict[str, bool]:
         """Whom to keep a connection to; True where it is important: registered, or behind a proxy."""
-        members = {record.peer_id for network in self.networks() for record in self.sync.visible(network)}
+        members: set[str] = set().union(*(self.sync.authors(network) for network in self.networks()))
         wanted = dict.fromkeys(neighbours(members, linked, self.rng), False)
         wanted |= {peer_id: True for peer_id, _ in self.book.registrations}
         wanted |= dict.fromkeys(self.proxied(), True)

@@ -16,7 +16,9 @@ def neighbours(members: Collection[str], linked: Set[str], rng: random.Random) -
     """
     if len(members) <= FULL_MESH:
         return set(members)
-    kept = sorted(member for member in members if member in linked)
+    kept = sorted(linked & frozenset(members))
     rng.shuffle(kept)
-    others = sorted(member for member in members if member not in linked)
-    return {*kept[:NEIGHBOURS], *rng.sample(others, min(len(others), max(0, NEIGHBOURS - len(kept))))}
+    if len(kept) >= NEIGHBOURS:
+        return set(kept[:NEIGHBOURS])
+    others = [member for member in members if member not in linked]
+    return {*kept, *rng.sample(others, min(len(others), NEIGHBOURS - len(kept)))}
