@@ -116,23 +116,34 @@ class NetworkCreated(Answer):
     warning: str = ""
 
 
+MAX_GRACE = 90 * 86400.0
+
+
 class RekeyNetwork(Request):
     """A new password, generated when none is given. ``grace``: seconds for which the former one counts too.
 
-    ``now``: for none; alone during a grace time it ends that.
+    ``now``: for none; alone during a grace time it ends that. ``cancel``: the new one counts no
+    more. ``join``: another member has made ``password``. Without ``grace``: 7 days, or what it says.
     """
 
     password: Password | None = None
-    grace: Annotated[float, Meta(ge=0, le=90 * 86400)] = 7 * 86400.0
+    grace: Annotated[float, Meta(ge=0, le=MAX_GRACE)] | None = None
     now: bool = False
+    cancel: bool = False
+    join: bool = False
 
 
 class NetworkRekeyed(Answer):
-    """``until``: when the former password ends, null for at once; ``not_moved``: names of members."""
+    """``until``: when the former password ends; null where the new one (``cancelled``: the former) is alone.
+
+    ``moved`` and ``not_moved``: names of members that have, and have not, shown the new one here.
+    """
 
     name: str
     password: str | None = None
     until: str | None = None
+    cancelled: bool = False
+    moved: list[str] = []
     not_moved: list[str] = []
     warning: str = ""
 

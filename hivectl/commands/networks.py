@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from hivectl import output, passwords, prompts, report
@@ -11,7 +13,7 @@ from hivectl.parameters import DURATION, NAME
 from hivectl.session import path
 from hivectl.usage import wrong
 from hived.errors import usage
-from hived.schema import CreateNetwork, NetworkCreated, NetworkRekeyed, NetworkRow, RekeyNetwork
+from hived.schema import MAX_GRACE, CreateNetwork, NetworkCreated, NetworkRekeyed, NetworkRow, RekeyNetwork
 
 
 @click.command("ls", cls=Command)
@@ -103,8 +105,9 @@ def _ask(what: str, prompt: str, command: str) -> str:
 @networks.command()
 @click.argument("name", type=NAME)
 @click.option("--join", "take", is_flag=True, help="Take the password that another member has made.")
-@click.option("--grace", type=DURATION, help="How long the former password counts too (7d).")
+@click.option("--grace", type=DURATION, help="How long the former password counts too (7d; 90d at most).")
 @click.option("--now", is_flag=True, help="It counts no more at once; alone, end a grace time.")
+@click.option("--cancel", is_flag=True, help="Within the grace time: go back to the former password.")
 @passwords.options
 @click.pass_obj
 def rekey(
@@ -113,6 +116,7 @@ def rekey(
     take: bool,
     grace: float | None,
     now: bool,
+    cancel: bool,
     password: str | None,
     password_stdin: bool,
     password_file: str | None,
@@ -121,10 +125,10 @@ def rekey(
 
     Run it on one member: it makes a password and prints it. Then on every other with --join.
     For a grace time both count, so that nothing is cut while you go round;
-    hivectl networks lists who has not moved. Whoever has not when it ends is out.
+    hivectl networks lists who has not moved. Whoever has not when it ends is out,
+    and comes back with --join. --now on each ends the grace time before.
     """
-    if now and grace is not None:
-        raise wrong("--now and --grace exclude each other", "Give one of them")
+    _check_rekey(take, grace, now, cancel)
     secret = passwords.given(password, password_stdin, password_file)
     if take and secret is None:
         secret = _ask(
@@ -132,23 +136,49 @@ def rekey(
             f"New password of network {name}",
             f"hivectl networks rekey {name} --join",
         )
-    body = RekeyNetwork(password=secret, now=now, **({} if grace is None else {"grace": grace}))
+    if now and prompts.interactive():
+        output.note(f"Nodes without the new password of {name} are cut off at once, until they have it.")
+        if not prompts.confirm("Go on?"):
+            raise usage(f"rekeying {name} failed", "you did not say yes", "Leave --now away for a grace time")
+    body = RekeyNetwork(password=secret, grace=grace, now=now, cancel=cancel, join=take)
     answer = settings.session().call("POST", path("networks", name, "rekey"), NetworkRekeyed, body)
-    report.reply(settings, answer, _rekeyed)
+    report.reply(settings, answer, partial(_rekeyed, take))
 
 
-def _rekeyed(network: NetworkRekeyed) -> None:
+def _check_rekey(take: bool, grace: float | None, now: bool, cancel: bool) -> None:
+    given = {"--join": take, "--grace": grace is not None, "--now": now}
+    if now and grace is not None:
+        raise wrong("--now and --grace exclude each other", "Give one of them")
+    for other in (flag for flag, is_given in given.items() if is_given and cancel):
+        raise wrong(f"--cancel and {other} exclude each other", "Give one of them")
+    if grace is not None and grace > MAX_GRACE:
+        raise wrong("--grace is 90d at most", "Give a shorter time")
+
+
+def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
+    name = network.name
+    if network.cancelled:
+        output.say(f"The former password of {name} counts alone again, on this node.")
+        if network.moved:
+            output.note(f"These have taken the new one: {', '.join(network.moved)}")
+            output.note(f"On each of them, type: hivectl networks rekey {name} --cancel")
+        return
     if network.until is None:
-        output.say(f"The former password of {network.name} counts no more.")
+        output.say(f"The former password of {name} counts no more.")
     else:
-        output.say(f"Network {network.name} has a new password; the former one counts until {network.until}.")
+        output.say(f"Network {name} has a new password; the former one counts until {network.until}.")
     if network.password:
         output.say(f"Its password: {network.password}")
         output.note("Keep it: it is not shown again.")
     output.warn(network.warning)
+    if network.moved:
+        output.note(f"These have it too: {', '.join(network.moved)}")
+    elif take:
+        output.note("Nobody is there who could confirm it yet; hivectl networks shows who has it.")
     if network.not_moved:
-        output.note(f"Not moved yet: {', '.join(network.not_moved)}")
-        output.note(f"On each of them, type: hivectl networks rekey {network.name} --join")
+        lead = "Out until they have it" if network.until is None else "Not moved yet"
+        output.note(f"{lead}: {', '.join(network.not_moved)}")
+        output.note(f"On each of them, type: hivectl networks rekey {name} --join")
 
 
 @networks.command()

@@ -8,18 +8,16 @@ import trio
 
 from ..errors import HiveError, Kind, conflict, denied, not_found, usage
 from ..overlay.identity import parse_identity
-from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
+from ..overlay.networkkeys import derive_key, generate_password
 from ..proxy.reconciler import Running
 from ..schema import (
     CreateNetwork,
     Done,
     NetworkCreated,
-    NetworkRekeyed,
     NetworkRow,
     NodeDetail,
     Registered,
     RegisterRequest,
-    RekeyNetwork,
     SetAlias,
 )
 from ..schema import Node as NodeRow
@@ -27,8 +25,9 @@ from ..store.networks import Registration
 from ..transport.muxstream import MuxedStream
 from . import remote
 from .auth import Caller
-from .calls_status import network_rows, not_moved, rekeyed_by
-from .node import Node, rfc3339
+from .calls_rekey import weakness
+from .calls_status import network_rows
+from .node import Node
 from .views import node_detail, node_rows
 
 
@@ -52,16 +51,7 @@ async def create_network(node: Node, caller: Caller, body: CreateNetwork) -> Net
     node.peers.kick()
     node.notify()
     return NetworkCreated(
-        name=kept.name, password=None if body.password else password, warning=_weakness(body.password)
-    )
-
-
-def _weakness(password: str | None) -> str:
-    if password is None or len(password) >= SHORT_PASSWORD:
-        return ""
-    return (
-        f"the password has fewer than {SHORT_PASSWORD} characters: whoever reaches this node can try to"
-        " guess it; without one, a strong one is made"
+        name=kept.name, password=None if body.password else password, warning=weakness(body.password)
     )
 
 
@@ -81,63 +71,6 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
     node.peers.refresh()
     node.notify()
     return Done()
-
-
-async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
-    """Give a network a new password; the former one counts too for a grace time, or not at all."""
-    node.require_network(name)
-    password, before = None, node.membership.keys[name]
-    if body.now and body.password is None and name in node.rekeys.running:
-        await node.rekeys.end(name)
-        until = None
-    else:
-        if body.password is None and body.now and not caller.is_local:
-            raise usage(
-                f"rekeying {name} failed",
-                "the end of the former password cuts this very connection, and a generated one would be lost",
-                "Give the new password: --password-stdin",
-            )
-        if body.password is None and not body.now:
-            _refuse_second_password(node, name)
-        password = body.password or generate_password()
-        key = await trio.to_thread.run_sync(derive_key, name, password)
-        if key == before[-1] and not body.now:
-            raise conflict(f"rekeying {name} failed", "that is its password already", "See hivectl networks")
-        until = await node.rekeys.begin(name, key, 0.0 if body.now else body.grace, before)
-        await _forgive(node, name)
-    await node.publish()
-    node.peers.kick(forgive=True)
-    node.notify()
-    return NetworkRekeyed(
-        name=name,
-        password=None if body.password else password,
-        until=rfc3339(until),
-        not_moved=not_moved(node, name),
-        warning=_weakness(body.password),
-    )
-
-
-async def _forgive(node: Node, network: str) -> None:
-    """Peers that refused the former password are tried again."""
-    async with node.changes:
-        for key, registration in list(node.book.registrations.items()):
-            if registration.network == network and registration.refused:
-                await node.networks.register(*key)
-                node.book.registrations[key] = Registration(*key, 0)
-
-
-def _refuse_second_password(node: Node, name: str) -> None:
-    """A password that nobody else has would split the network: there is one already, take that."""
-    what = f"making a new password for {name} failed"
-    hint = (
-        f"Take that password: hivectl networks rekey {name} --join; or make another that counts:"
-        f" pipe it with --password-stdin, or add --now"
-    )
-    if name in node.rekeys.running:
-        raise conflict(what, "this node has a new one already", f"{hint} (alone, it ends the former one)")
-    by = rekeyed_by(node, name)
-    if by is not None:
-        raise conflict(what, f"{by} says that it has made one", hint)
 
 
 async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registered:

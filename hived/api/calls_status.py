@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-import time
 
 from .. import __version__
 from ..errors import conflict
 from ..overlay.addresses import is_private
-from ..overlay.rekey import MAX_GRACE_SECONDS, announced
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
 from .auth import Caller
+from .calls_rekey import not_moved
+from .calls_rekey import troubles as rekey_troubles
 from .node import Node, rfc3339
 from .views import proxy_view
 
@@ -96,16 +96,14 @@ def _troubles(node: Node) -> list[str]:
             "another hived runs with this node's identity: stop one of the two"
             " (to move a node: hivectl backup, stop it for good, hivectl restore)"
         )
-    for network in node.membership.keys:
-        by = rekeyed_by(node, network) if network not in node.rekeys.running else None
-        if by is not None:
-            found.append(
-                f"{network}: {by} says that it has a new password for it, and this node does not;"
-                f" if you trust that: hivectl networks rekey {network} --join"
-            )
+    found += [line for network in node.membership.keys for line in rekey_troubles(node, network)]
     for link in node.peers.links.values():
         shown = names.shown(link.peer_id) or link.peer_id
-        found += [f"{network}: {shown} refuses us: {why}" for network, why in link.join_errors.items()]
+        found += [
+            f"{network}: {shown} refuses us: {why}; if the network was rekeyed, whoever lacks the new"
+            f" password types: hivectl networks rekey {network} --join"
+            for network, why in link.join_errors.items()
+        ]
     for item in node.proxies.running.values():
         if not item.row.enabled:
             continue
@@ -117,21 +115,6 @@ def _troubles(node: Node) -> list[str]:
             why = f": {known.error}" if known and known.error else ""
             found.append(f"proxy {item.row.id}: {shown} is not connected{why}")
     return found
-
-
-def rekeyed_by(node: Node, network: str) -> str | None:
-    """The name of a member that says that it rekeys the network now; None when none does.
-
-    What a member says is a claim: one that is blocked, or that names an impossible time, is not heard.
-    """
-    now = time.time()
-    for record in node.sync.visible(network):
-        until = announced(record)
-        if until is None or not now < until <= now + MAX_GRACE_SECONDS + 86400:
-            continue
-        if record.peer_id != node.identity.peer_id and not node.book.is_blocked(record.peer_id):
-            return node.names().shown(record.peer_id) or record.peer_id
-    return None
 
 
 def network_rows(node: Node) -> list[NetworkRow]:
@@ -147,13 +130,6 @@ def network_rows(node: Node) -> list[NetworkRow]:
         )
         for name in sorted(node.membership.keys)
     ]
-
-
-def not_moved(node: Node, network: str) -> list[str]:
-    """Names (else peer IDs) of the members that have not shown a rekeyed network's new key."""
-    names = node.names()
-    members = (r.peer_id for r in node.sync.visible(network) if r.peer_id != node.identity.peer_id)
-    return sorted(names.shown(peer) or peer for peer in node.rekeys.unmoved(network, members))
 
 
 async def rename(node: Node, caller: Caller, body: Rename) -> Done:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from ..errors import HiveError, Kind, not_found
 from ..schema import MAX_BACKUP
-from . import calls_admin, calls_backup, calls_network, calls_proxy, calls_status
+from . import calls_admin, calls_backup, calls_network, calls_proxy, calls_rekey, calls_status
 from .auth import Caller
 from .http import MAX_BODY
 from .node import Node
@@ -125,7 +125,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/networks", Access.ADMIN, calls_network.networks),
     Route("POST", "/v1/networks", Access.ADMIN, calls_network.create_network),
     Route("DELETE", "/v1/networks/{name}", Access.ADMIN, calls_network.leave_network),
-    Route("POST", "/v1/networks/{name}/rekey", Access.ADMIN, calls_network.rekey_network),
+    Route("POST", "/v1/networks/{name}/rekey", Access.ADMIN, calls_rekey.rekey_network),
     Route("POST", "/v1/register", Access.ADMIN, calls_network.register),
     Route("GET", "/v1/nodes", Access.ADMIN, calls_network.nodes, Shape.WATCH),
     Route("GET", "/v1/nodes/{node_ref}", Access.ADMIN, calls_network.show_node),

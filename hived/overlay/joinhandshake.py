@@ -100,7 +100,7 @@ class JoinRuns:
         self._opener = opener
         self._runs = [JoinHandshake(key, binding, opener=opener) for key in keys]
         self._pairs: list[JoinHandshake] = []
-        self._keys: list[int] = []
+        self._keys: list[tuple[int, bool]] = []
 
     @property
     def shares(self) -> list[bytes]:
@@ -123,7 +123,7 @@ class JoinRuns:
             run = self._runs[own].again()
             run.finish(shares[other])
             self._pairs.append(run)
-            self._keys.append(own)
+            self._keys.append((own, other == theirs[-1]))
             yield
 
     @property
@@ -142,4 +142,8 @@ class JoinRuns:
 
     def own_key(self, pair: int) -> int:
         """Which of this side's keys a pair is of."""
-        return self._keys[pair]
+        return self._keys[pair][0]
+
+    def is_their_newest(self, pair: int) -> bool:
+        """Whether it is the newest key that the other side offered."""
+        return self._keys[pair][1]

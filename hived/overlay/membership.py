@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import trio
@@ -83,12 +84,12 @@ class Membership:
     ``keys`` maps network names to K; to the former and the new K, in this order, while a network
     is rekeyed. ``known`` says whether a peer is a known member of a network: such peers have a
     guessing budget of their own, so a flood cannot lock them out. ``on_proved`` is told
-    whether it was with the newest key.
+    whether it was with this node's newest key, and whether that is the peer's newest too.
     """
 
     def __init__(self, host: Host, known: Callable[[str, str], bool], clock: Callable[[], float]) -> None:
         self.keys: dict[str, tuple[bytes, ...]] = {}
-        self.on_proved: list[Callable[[str, str, bool], None]] = []
+        self.on_proved: list[Callable[[str, str, bool, bool], None]] = []
         self.on_joined: list[Callable[[Connection, str], None]] = []
         self._ids: dict[bytes, str] = {}
         self._host = host
@@ -169,9 +170,30 @@ class Membership:
         """
         if network in connection.usable and not renew:
             return
-        source = self._source(connection, network)
+        keys = self.keys[network]
+        await self._prove(connection, network, keys, partial(self._admit, connection, network))
+        self._use(connection, network)
+
+    async def confirm(self, connection: Connection, network: str, key: bytes) -> None:
+        """Have a member prove that it has a key that this node does not use yet; to it this node has moved.
+
+        Raises as :meth:`join` does.
+        """
+        await self._prove(connection, network, (key,), lambda _, __: None)
+
+    async def _prove(
+        self,
+        connection: Connection,
+        network: str,
+        keys: tuple[bytes, ...],
+        agreed: Callable[[bytes, bool], None],
+    ) -> None:
+        """The opener's side of a join.
+
+        ``agreed`` is told the key, and whether it is the peer's newest, before the other side relies on it.
+        """
+        source, wire_id = self._source(connection, network), network_id(network)
         await self._wait(source)
-        keys, wire_id = self.keys[network], network_id(network)
         binding = Binding(wire_id, self._host.identity.peer_id, connection.peer_id, connection.handshake_hash)
         with trio.fail_after(JOIN_SECONDS):
             stream = await connection.open_stream(JOIN)
@@ -189,14 +211,13 @@ class Membership:
                     # Whoever answers has had a guess at our password too.
                     self._guesses.failed(source, self._clock())
                     raise JoinRefusedError
-                self._admit(connection, network, keys[ours.own_key(theirs.pair)])
+                agreed(keys[ours.own_key(theirs.pair)], ours.is_their_newest(theirs.pair))
                 await send(stream, Done())
                 await stream.send_eof()
             except BaseException:
                 stream.reset()
                 raise
         self._guesses.succeeded(source)
-        self._use(connection, network)
 
     async def _wait(self, source: str) -> None:
         """Hold a join of this node's own back that comes too soon after failed ones there."""
@@ -256,7 +277,7 @@ class Membership:
             await stream.send_eof()
             return
         self._guesses.succeeded(source)
-        self._admit(connection, name, keys[ours.own_key(pair)])
+        self._admit(connection, name, keys[ours.own_key(pair)], ours.is_their_newest(pair))
         await send(stream, Confirm(proof=ours.confirmations[pair], pair=pair))
         await receive(stream, Done, _LIMIT)
         self._use(connection, name)
@@ -288,7 +309,7 @@ class Membership:
             next_try_in=f"{delay:g}s",
         )
 
-    def _admit(self, connection: Connection, network: str, key: bytes) -> None:
+    def _admit(self, connection: Connection, network: str, key: bytes, is_theirs: bool) -> None:
         # The network may have been left, or its password changed, while the handshake ran.
         if key not in self.keys.get(network, ()) or not connection.is_open:
             raise ProtocolError("the network is gone")
@@ -298,7 +319,8 @@ class Membership:
             connection.proved[network] = key
         connection.muxer.set_limits(MEMBER)
         for callback in self.on_proved:
-            callback(connection.peer_id, network, self.is_newest(connection, network))
+            newest = self.is_newest(connection, network)
+            callback(connection.peer_id, network, newest, newest and is_theirs)
 
     def _use(self, connection: Connection, network: str) -> None:
         if network in connection.memberships and network not in connection.usable:

@@ -26,6 +26,9 @@ log = Log("hived.overlay.rekey")
 GRACE_SECONDS = 7 * 86400.0
 MAX_GRACE_SECONDS = 90 * 86400.0
 CHECK_SECONDS = 60.0
+# A wall clock that is this far off from what passed was set, and the grace time is moved with it.
+CLOCK_JUMP = 3600.0
+RENEW_SECONDS = 2.0
 _CAPABILITY = "rekey/"
 
 
@@ -45,6 +48,8 @@ class Rekeys:
 
     def __init__(self, networks: Networks, membership: Membership, clock: Clock, changes: trio.Lock) -> None:
         self.running: dict[str, Rekeying] = {}
+        # Whose newest key is this node's newest, as far as they proved it since this node runs.
+        self._agreed: dict[str, set[str]] = {}
         self._networks = networks
         self._membership = membership
         self._clock = clock
@@ -64,7 +69,8 @@ class Rekeys:
             over = network.old_until is not None and network.old_until <= now
             self._membership.set_network(network.name, *(network.keys[-1:] if over else network.keys))
             if network.old_until is not None:
-                self.running[network.name] = Rekeying(network.old_until)
+                # Begun with a clock that was wrong by years, it would never end.
+                self.running[network.name] = Rekeying(min(network.old_until, now + MAX_GRACE_SECONDS))
         for name, peer_id in moved:
             if name in self.running:
                 self.running[name].moved.add(peer_id)
@@ -73,7 +79,12 @@ class Rekeys:
         """End grace times when they are over, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
+            behind = self._clock.wall() - self._clock.boottime()
             while True:
+                jump = self._clock.wall() - self._clock.boottime() - behind
+                if abs(jump) > CLOCK_JUMP:
+                    behind += jump
+                    await self._shift(jump)
                 for name, rekeying in list(self.running.items()):
                     if self._clock.wall() >= rekeying.until:
                         try:
@@ -107,6 +118,7 @@ class Rekeys:
                     "See hivectl networks, and try again",
                 )
             former = keys[0]
+            self._agreed.pop(name, None)
             until = self._clock.wall() + grace if grace > 0 and former != key else None
             await self._networks.rekey(name, key, former if until is not None else None, until)
             if until is None:
@@ -117,11 +129,27 @@ class Rekeys:
                 self._membership.set_network(name, former, key)
         self._begun.set()
         log.info("network rekeyed", network=name, grace=f"{grace:g}s")
-        if until is not None and self._nursery is not None:
-            # A peer that changed over before us learns that we have now.
-            for connection in self._membership.members(name):
-                self._nursery.start_soon(self._renew, connection, name)
+        if until is not None:
+            await self._renew_all(name)
         return until
+
+    async def cancel(self, name: str) -> list[str]:
+        """Go back to the former key; the peers that have shown the new one. Raises HiveError (conflict)."""
+        async with self._changes:
+            keys = self._membership.keys.get(name, ())
+            if name not in self.running or len(keys) != 2:
+                raise conflict(
+                    f"going back to the former password of {name} failed",
+                    "no grace time runs on this node: it has one password only",
+                    "See hivectl networks",
+                )
+            await self._networks.rekey(name, keys[0], None, None)
+            rekeying = self.running.pop(name)
+            self._agreed.pop(name, None)
+            self._membership.set_network(name, keys[0])
+        self.on_change()
+        log.info("rekeying a network was cancelled", network=name)
+        return sorted(rekeying.moved)
 
     async def end(self, name: str) -> None:
         """Forget the former key; memberships that were proved with it end at once."""
@@ -137,19 +165,47 @@ class Rekeys:
         self.on_change()
         log.info("the former key of a network counts no more", network=name)
 
+    async def _shift(self, jump: float) -> None:
+        """The wall clock was set while this node ran: what is left of a grace time stays what it was."""
+        for name, rekeying in self.running.items():
+            rekeying.until += jump
+            try:
+                await self._networks.prolong(name, rekeying.until)
+            except HiveError as error:
+                log.warning("keeping the end of a rekey failed", network=name, why=error.line())
+
     def forget(self, name: str) -> None:
         """The network was left."""
         self.running.pop(name, None)
+        self._agreed.pop(name, None)
 
-    def unmoved(self, name: str, members: Iterable[str]) -> list[str]:
-        """Of a network's members those that have not shown the new key yet."""
+    def has_moved(self, name: str, peer_id: str) -> bool:
+        """Whether a peer has shown a network's newest key here, and no newer one."""
         rekeying = self.running.get(name)
-        return [] if rekeying is None else [peer for peer in members if peer not in rekeying.moved]
+        return peer_id in self._agreed.get(name, ()) or (rekeying is not None and peer_id in rekeying.moved)
 
     def capabilities(self, name: str) -> list[str]:
         """What this node's record tells members of a change under way here."""
         rekeying = self.running.get(name)
         return [f"{_CAPABILITY}{int(rekeying.until)}"] if rekeying else []
+
+    async def _renew_all(self, name: str) -> None:
+        """A peer that changed over before us learns that we have now: at once, or in the background."""
+        if self._nursery is None:
+            return
+        waiting = {connection.peer_id for connection in self._membership.members(name)}
+        done = trio.Event()
+
+        async def renew(connection: Connection) -> None:
+            await self._renew(connection, name)
+            waiting.discard(connection.peer_id)
+            if not waiting:
+                done.set()
+
+        for connection in self._membership.members(name):
+            self._nursery.start_soon(renew, connection)
+        with trio.move_on_after(RENEW_SECONDS if waiting else 0):
+            await done.wait()
 
     async def _renew(self, connection: Connection, name: str) -> None:
         try:
@@ -157,9 +213,12 @@ class Rekeys:
         except (*STREAM_ERRORS, JoinRefusedError, JoinDelayedError, KeyError) as error:
             log.debug("proving the new key failed", network=name, peer=connection.peer_id, why=error)
 
-    def _proved(self, peer_id: str, name: str, newest: bool) -> None:
+    def _proved(self, peer_id: str, name: str, newest: bool, agreed: bool) -> None:
+        (set.add if agreed else set.discard)(self._agreed.setdefault(name, set()), peer_id)
+        if not newest:
+            return
         rekeying = self.running.get(name)
-        if rekeying is None or not newest or peer_id in rekeying.moved:
+        if rekeying is None or peer_id in rekeying.moved:
             return
         rekeying.moved.add(peer_id)
         self.on_change()

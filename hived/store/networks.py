@@ -100,6 +100,14 @@ class Networks:
 
         await self.database.run(write)
 
+    async def prolong(self, name: str, until: float) -> None:
+        """Keep another end of a grace time (epoch seconds)."""
+        await self.database.execute(
+            "UPDATE network SET old_until = :until WHERE name = :name AND old_until IS NOT NULL",
+            name=name,
+            until=until,
+        )
+
     async def end_rekey(self, name: str) -> None:
         """Forget the former key."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def rekey(node: Node, *more: str, password: str = "") -> dict[str, Any]:
 
 def not_moved(node: Node) -> list[str]:
     return list(node.json("networks")[0]["not_moved"])
+
+
+def seconds(when: str) -> float:
+    return datetime.fromisoformat(when).timestamp()
 
 
 def linked(node: Node, other: Node) -> None:
@@ -150,6 +155,10 @@ def test_a_member_cannot_stop_its_own_eviction(tmp_path: Path) -> None:
         alpha.create(NETWORK)
         soon = int(time.time()) + 3600
         act(lambda: say(f"rekey/{soon}"))
+        # While it is known to have our password and no newer one, it is not even heard.
+        assert not any("mallory" in warning for warning in alpha.json("status")["warnings"])
+        alpha.stop()
+        alpha.start()
         refused = alpha.ctl("networks", "rekey", NETWORK, check=False)
         assert refused.code == 6
         assert "mallory says" in refused.err
@@ -159,6 +168,94 @@ def test_a_member_cannot_stop_its_own_eviction(tmp_path: Path) -> None:
         assert not any("mallory" in warning for warning in alpha.json("status")["warnings"])
         act(lambda: say(f"rekey/{soon}"))
         assert rekey(alpha, "--now")["password"]
+
+
+def warnings(node: Node) -> str:
+    return " ".join(node.json("status")["warnings"])
+
+
+def test_join_takes_what_a_member_made(three: list[Node]) -> None:
+    """A password typed wrong changes nothing; the right one ends when its maker says."""
+    alpha, beta, _ = three
+    made = rekey(alpha, "--grace", "30m")
+    beta.watch(["status", "--watch", "--json"], lambda s: any("--join" in w for w in s["warnings"]), 5)
+    wrong = beta.ctl(
+        "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
+    )
+    assert (wrong.code, wrong.err.count("\n")) == (4, 1)
+    assert "alpha made another one" in wrong.err
+    assert beta.json("networks")[0]["rekey_until"] is None
+    taken = rekey(beta, "--join", password=made["password"])
+    assert taken["moved"] == ["alpha"]
+    assert taken["not_moved"] == ["gamma"]
+    assert abs(seconds(taken["until"]) - seconds(made["until"])) < 60
+    assert "is being rekeyed" in warnings(alpha)
+    assert "not moved: gamma" in warnings(alpha)
+    assert "another" not in warnings(alpha) + warnings(beta)
+
+
+def test_the_maker_is_told_nothing_of_its_own_password(three: list[Node]) -> None:
+    """It ended the former one at once; the others take the new one with a grace time."""
+    alpha, beta, gamma = three
+    made = rekey(alpha, "--now", password=NEW)
+    assert made["not_moved"] == ["beta", "gamma"]
+    for node in (beta, gamma):
+        rekey(node, "--join", "--grace", "1h", password=NEW)
+        linked(alpha, node)
+    assert warnings(alpha) == ""
+    # And may do it again.
+    assert rekey(alpha)["until"]
+
+
+def test_two_passwords(three: list[Node]) -> None:
+    """Two admins on two nodes: both are told, and one of them gives way."""
+    alpha, beta, _ = three
+    rekey(alpha, password=NEW)
+    rekey(beta, password="another-battery-staple")
+    for node, other in ((alpha, "beta"), (beta, "alpha")):
+        node.watch(
+            ["status", "--watch", "--json"],
+            lambda s, other=other: any(f"{other} made another new password" in w for w in s["warnings"]),
+            5,
+        )
+    rekey(beta, "--join", password=NEW)
+    for node in (alpha, beta):
+        node.watch(
+            ["status", "--watch", "--json"],
+            lambda s: not any("another new password" in w for w in s["warnings"]),
+            5,
+        )
+
+
+def test_going_back(three: list[Node]) -> None:
+    """The password is lost before anybody has it: its end would cut all; --cancel takes it back."""
+    alpha, beta, gamma = three
+    rekey(alpha)
+    slip = alpha.ctl("networks", "rekey", NETWORK, "--now", check=False)
+    assert (slip.code, slip.err.count("\n")) == (6, 1)
+    assert "nobody has shown the new one yet: beta, gamma would be out" in slip.err
+    assert rekey(alpha, "--cancel")["cancelled"]
+    assert alpha.ctl("networks", "rekey", NETWORK, "--cancel", check=False).code == 6
+    # With a member that has moved: it is named, and nothing is cut for long.
+    made = rekey(alpha)
+    rekey(beta, "--join", password=made["password"])
+    assert rekey(alpha, "--cancel")["moved"] == ["beta"]
+    for node in (beta, gamma):
+        linked(alpha, node)
+    rekey(beta, "--cancel")
+    for node in (beta, gamma):
+        linked(alpha, node)
+    assert alpha.json("networks")[0]["rekey_until"] is None
+
+
+def test_not_over_the_connection_that_it_cuts(three: list[Node]) -> None:
+    alpha, beta, _ = three
+    beta.ctl("admin", "set", "admin", "--password-stdin", stdin=NEW + "\n")
+    alpha.ctl("login", "--node", "beta", "--yes", "--password-stdin", stdin=NEW + "\n")
+    for end in ("--now", "--cancel"):
+        refused = alpha.ctl("--node", "beta", "networks", "rekey", NETWORK, end, check=False)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert beta.json("networks")[0]["connected"] == 2
 
 
 def test_two_at_once(tmp_path: Path) -> None:

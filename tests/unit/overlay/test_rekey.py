@@ -14,11 +14,12 @@ from hived.overlay.clock import Clock
 from hived.overlay.membership import JoinRefusedError
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import NodeRecord
-from hived.overlay.rekey import Rekeys, announced
+from hived.overlay.rekey import MAX_GRACE_SECONDS, Rekeys, announced
 from hived.store.networks import Networks
 from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
 from tests.unit.store.stores import KEY, opened
 
+YEAR = 365 * 86400.0
 NEW, OTHER = b"n" * 32, b"o" * 32
 
 
@@ -56,11 +57,11 @@ async def test_both_keys_count_until_the_end(tmp_path: Path, logged: Logged) -> 
         assert await rekeys.begin(NETWORK, NEW, 100.0) == wall.now + 100
         assert bob.membership.keys[NETWORK] == (K, NEW)
         assert old.is_open
-        assert rekeys.unmoved(NETWORK, [alice.peer_id]) == [alice.peer_id]
+        assert not rekeys.has_moved(NETWORK, alice.peer_id)
         # Alice moves on the connection that there is.
         alice.membership.set_network(NETWORK, K, NEW)
         await alice.membership.join(old, NETWORK, renew=True)
-        await until(lambda: rekeys.unmoved(NETWORK, [alice.peer_id]) == [])
+        await until(lambda: rekeys.has_moved(NETWORK, alice.peer_id))
         await rekeys.end(NETWORK)
         assert bob.membership.keys[NETWORK] == (NEW,)
         assert rekeys.running == {}
@@ -93,12 +94,12 @@ async def test_it_is_kept_and_ends_by_the_wall_clock(tmp_path: Path, logged: Log
     async with party("b") as bob:
         async with rekeying(tmp_path, bob, wall) as rekeys:
             await rekeys.begin(NETWORK, NEW, 100.0)
-            rekeys._proved("somebody", NETWORK, True)
+            rekeys._proved("somebody", NETWORK, True, True)
             await until(lambda: rekeys.running[NETWORK].moved == {"somebody"})
             await rekeys._networks.add_moved(NETWORK, "somebody")
         async with rekeying(tmp_path, bob, wall) as rekeys:
             assert bob.membership.keys[NETWORK] == (K, NEW)
-            assert rekeys.unmoved(NETWORK, ["somebody", "nobody"]) == ["nobody"]
+            assert [rekeys.has_moved(NETWORK, who) for who in ("somebody", "nobody")] == [True, False]
         # Off while the time ran out.
         wall.now += 101
         async with rekeying(tmp_path, bob, wall) as rekeys:
@@ -112,10 +113,10 @@ async def test_begun_again(tmp_path: Path, logged: Logged) -> None:
     """A mistyped password is replaced; the former key stays, and who moved has to move again."""
     async with party("b") as bob, rekeying(tmp_path, bob, Wall()) as rekeys:
         await rekeys.begin(NETWORK, OTHER, 100.0)
-        rekeys._proved("somebody", NETWORK, True)
+        rekeys._proved("somebody", NETWORK, True, True)
         await rekeys.begin(NETWORK, NEW, 100.0)
         assert bob.membership.keys[NETWORK] == (K, NEW)
-        assert rekeys.unmoved(NETWORK, ["somebody"]) == ["somebody"]
+        assert not rekeys.has_moved(NETWORK, "somebody")
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,19 @@ def test_what_a_record_announces(capabilities: list[str], until_when: float | No
         network=network_id(NETWORK), peer_id="p", name="n", seq=1, issued=0.0, capabilities=capabilities
     )
     assert announced(record) == until_when
+
+
+@trio_test
+async def test_a_wall_clock_that_is_set(tmp_path: Path, logged: Logged) -> None:
+    """What is left of a grace time stays; and one begun years ahead is bounded at the next start."""
+    wall = Wall()
+    async with party("b") as bob:
+        async with rekeying(tmp_path, bob, wall) as rekeys:
+            await rekeys.begin(NETWORK, NEW, 100.0)
+            wall.now += 10 * YEAR
+            rekeys._begun.set()
+            await until(lambda: abs(rekeys.running[NETWORK].until - wall.now - 100) < 1)
+            assert bob.membership.keys[NETWORK] == (K, NEW)
+        wall.now -= 10 * YEAR
+        async with rekeying(tmp_path, bob, wall) as rekeys:
+            assert rekeys.running[NETWORK].until == wall.now + MAX_GRACE_SECONDS

@@ -1,0 +1,229 @@
+"""The call that gives a network another password, and what is to be said of one under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import trio
+
+from ..errors import conflict, denied, unreachable, usage
+from ..overlay.host import STREAM_ERRORS
+from ..overlay.membership import JoinDelayedError, JoinRefusedError
+from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
+from ..overlay.rekey import GRACE_SECONDS, MAX_GRACE_SECONDS, announced
+from ..schema import NetworkRekeyed, RekeyNetwork
+from ..store.networks import Registration
+from .auth import Caller
+from .node import Node, rfc3339
+
+_CLOCKS = 86400.0
+
+
+async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
+    """Give a network a new password; the former one counts too for a grace time, or not at all."""
+    node.require_network(name)
+    what = f"rekeying {name} failed"
+    if (body.now or body.cancel) and not caller.is_local:
+        raise usage(
+            what,
+            "the end of a password may cut this very connection, and the answer with it",
+            "Type it on that node itself, or use --grace 1m, which ends by itself",
+        )
+    before = node.membership.keys[name]
+    if body.cancel:
+        return await _cancel(node, name)
+    if body.now and body.password is None and name in node.rekeys.running:
+        return await _end(node, name)
+    if body.join and body.password is None:
+        raise usage(what, "the password that another member has made is missing", "Give it")
+    if body.password is None:
+        _refuse_second_password(node, name, body.now)
+    password = body.password or generate_password()
+    key = await trio.to_thread.run_sync(derive_key, name, password)
+    if key == before[-1] and not body.now:
+        raise conflict(what, "that is its password already", "See hivectl networks")
+    if key == before[0] and len(before) == 2:
+        return await _cancel(node, name)
+    grace = body.grace
+    if body.join:
+        announced_grace = await _confirm(node, name, key)
+        grace = announced_grace if grace is None else grace
+    grace = GRACE_SECONDS if grace is None else grace
+    until = await node.rekeys.begin(name, key, 0.0 if body.now else grace, before)
+    await _forgive(node, name)
+    return await _answer(
+        node,
+        NetworkRekeyed(
+            name=name,
+            password=None if body.password else password,
+            until=rfc3339(until),
+            moved=moved(node, name),
+            not_moved=_unshown(node, name),
+            warning=weakness(body.password),
+        ),
+    )
+
+
+async def _answer(node: Node, answer: NetworkRekeyed) -> NetworkRekeyed:
+    await node.publish()
+    node.peers.kick(forgive=True)
+    node.notify()
+    return answer
+
+
+async def _cancel(node: Node, name: str) -> NetworkRekeyed:
+    had = await node.rekeys.cancel(name)
+    return await _answer(node, NetworkRekeyed(name=name, cancelled=True, moved=_names(node, had)))
+
+
+async def _end(node: Node, name: str) -> NetworkRekeyed:
+    """End a grace time before it is over; but not for all others, which would be a slip."""
+    out = not_moved(node, name)
+    if out and not node.rekeys.running[name].moved:
+        raise conflict(
+            f"ending the former password of {name} failed",
+            f"nobody has shown the new one yet: {', '.join(out)} would be out",
+            f"Give it to them: hivectl networks rekey {name} --join there; or go back: --cancel here",
+        )
+    await node.rekeys.end(name)
+    return await _answer(node, NetworkRekeyed(name=name, moved=moved(node, name), not_moved=out))
+
+
+async def _confirm(node: Node, name: str, key: bytes) -> float | None:
+    """Ask members that say they have a new password whether it is this one; the rest of their grace time.
+
+    None where nobody is there to ask. Raises HiveError (denied) when all that are have another one.
+    """
+    refused, what = [], f"rekeying {name} failed"
+    for peer_id, until in claims(node, name).items():
+        connection = node.host.find(peer_id, name)
+        if connection is None:
+            continue
+        try:
+            await node.membership.confirm(connection, name, key)
+        except JoinRefusedError:
+            refused.append(peer_id)
+        except JoinDelayedError as error:
+            raise unreachable(
+                what,
+                f"{_names(node, [peer_id])[0]} takes no further try yet",
+                f"Try again in {error.seconds:.0f} s",
+            ) from error
+        except STREAM_ERRORS:
+            continue
+        else:
+            return min(max(1.0, until - time.time()), MAX_GRACE_SECONDS)
+    if refused:
+        raise denied(
+            what,
+            f"{' and '.join(_names(node, refused))} made another one",
+            "Check what you typed, and try again",
+        )
+    return None
+
+
+async def _forgive(node: Node, network: str) -> None:
+    """Peers that refused the former password are tried again."""
+    async with node.changes:
+        for key, registration in list(node.book.registrations.items()):
+            if registration.network == network and registration.refused:
+                await node.networks.register(*key)
+                node.book.registrations[key] = Registration(*key, 0)
+
+
+def _refuse_second_password(node: Node, name: str, now: bool) -> None:
+    """A password that nobody else has would split the network: there is one already, take that."""
+    what = f"making a new password for {name} failed"
+    if name in node.rekeys.running:
+        raise conflict(
+            what,
+            "this node has a new one already",
+            f"Type it on the others: hivectl networks rekey {name} --join;"
+            " or, if it is lost, go back first: --cancel",
+        )
+    by = _names(node, claims(node, name))
+    if by and not now:
+        raise conflict(
+            what,
+            f"{' and '.join(by)} says that it has made one",
+            f"Take that: hivectl networks rekey {name} --join; or, if it must be shut out, add --now",
+        )
+
+
+def claims(node: Node, network: str) -> dict[str, float]:
+    """Members that say that they have a new password, not shown to be ours; until when, epoch seconds.
+
+    What a member says is a claim: one that is blocked, or that names an impossible time, is not heard.
+    """
+    now = time.time()
+    found = {}
+    for record in node.sync.visible(network):
+        until = announced(record)
+        if until is None or not now < until <= now + MAX_GRACE_SECONDS + _CLOCKS:
+            continue
+        peer_id = record.peer_id
+        heard = peer_id != node.identity.peer_id and not node.book.is_blocked(peer_id)
+        if heard and not node.rekeys.has_moved(network, peer_id):
+            found[peer_id] = until
+    return found
+
+
+def troubles(node: Node, network: str) -> list[str]:
+    """What status says of a network's passwords."""
+    rekeying = node.rekeys.running.get(network)
+    told = claims(node, network)
+    if rekeying is None:
+        return [
+            f"{network}: {name} says that it has a new password for it, and this node does not;"
+            f" if you trust that: hivectl networks rekey {network} --join"
+            for name in _names(node, told)
+        ]
+    waiting = not_moved(node, network)
+    lines = [
+        f"{network} is being rekeyed: the former password counts until {rfc3339(rekeying.until)};"
+        f" {'not moved: ' + ', '.join(waiting) if waiting else 'all have moved'}"
+    ]
+    # Who is connected has shown what it has: another one.
+    others = _names(node, (peer for peer in told if node.host.find(peer, network)))
+    if others:
+        lines.append(
+            f"{network}: {' and '.join(others)} made another new password: choose one of them, and"
+            f" on the nodes that have the other one type hivectl networks rekey {network} --join"
+        )
+    return lines
+
+
+def moved(node: Node, network: str) -> list[str]:
+    """Names (else peer IDs) of the members that have shown a rekeyed network's new key."""
+    return _names(node, (peer for peer in _others(node, network) if node.rekeys.has_moved(network, peer)))
+
+
+def not_moved(node: Node, network: str) -> list[str]:
+    """Names (else peer IDs) of those that have not; none unless the network is being rekeyed."""
+    return _unshown(node, network) if network in node.rekeys.running else []
+
+
+def _unshown(node: Node, network: str) -> list[str]:
+    return _names(node, (peer for peer in _others(node, network) if not node.rekeys.has_moved(network, peer)))
+
+
+def _others(node: Node, network: str) -> list[str]:
+    """The members besides this node and those that are blocked here."""
+    known = (record.peer_id for record in node.sync.visible(network))
+    return [p for p in known if p != node.identity.peer_id and not node.book.is_blocked(p)]
+
+
+def _names(node: Node, peers: Iterable[str]) -> list[str]:
+    names = node.names()
+    return sorted(names.shown(peer) or peer for peer in peers)
+
+
+def weakness(password: str | None) -> str:
+    """A warning of a short password, or nothing."""
+    if password is None or len(password) >= SHORT_PASSWORD:
+        return ""
+    return (
+        f"the password has fewer than {SHORT_PASSWORD} characters: whoever reaches this node can try to"
+        " guess it; without one, a strong one is made"
+    )
