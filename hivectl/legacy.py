@@ -48,6 +48,7 @@ FLAGS = frozenset(
         "replace",
         "join",
         "now",
+        "cancel",
         "help",
         "version",
     )

@@ -69,7 +69,7 @@ def test_two_phases(three: list[Node], target: Service) -> None:
         # Nobody makes a second password by mistake, and everybody is told of the first.
         again = alpha.ctl("networks", "rekey", NETWORK, check=False)
         assert again.code == 6
-        beta.watch(["status", "--watch", "--json"], lambda s: any("--join" in w for w in s["warnings"]), 5)
+        await_warnings(beta, "--join")
         second = beta.ctl("networks", "rekey", NETWORK, check=False)
         assert (second.code, second.err.count("\n")) == (6, 1)
         assert "alpha says that it has made one" in second.err
@@ -174,11 +174,16 @@ def warnings(node: Node) -> str:
     return " ".join(node.json("status")["warnings"])
 
 
+def await_warnings(node: Node, text: str, *, there: bool = True) -> None:
+    """Until status warns of something, or no more; 5 s at most."""
+    node.watch(["status", "--watch", "--json"], lambda s: any(text in w for w in s["warnings"]) == there, 5)
+
+
 def test_join_takes_what_a_member_made(three: list[Node]) -> None:
     """A password typed wrong changes nothing; the right one ends when its maker says."""
     alpha, beta, _ = three
     made = rekey(alpha, "--grace", "30m")
-    beta.watch(["status", "--watch", "--json"], lambda s: any("--join" in w for w in s["warnings"]), 5)
+    await_warnings(beta, "--join")
     wrong = beta.ctl(
         "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
     )
@@ -213,18 +218,10 @@ def test_two_passwords(three: list[Node]) -> None:
     rekey(alpha, password=NEW)
     rekey(beta, password="another-battery-staple")
     for node, other in ((alpha, "beta"), (beta, "alpha")):
-        node.watch(
-            ["status", "--watch", "--json"],
-            lambda s, other=other: any(f"{other} made another new password" in w for w in s["warnings"]),
-            5,
-        )
+        await_warnings(node, f"{other} made another new password")
     rekey(beta, "--join", password=NEW)
     for node in (alpha, beta):
-        node.watch(
-            ["status", "--watch", "--json"],
-            lambda s: not any("another new password" in w for w in s["warnings"]),
-            5,
-        )
+        await_warnings(node, "another new password", there=False)
 
 
 def test_going_back(three: list[Node]) -> None:
