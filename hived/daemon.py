@@ -232,7 +232,9 @@ class Daemon:
         )
         self.host.on_connected.append(lambda connection: self._notify())
         self.host.on_disconnected.append(self._on_disconnected)
-        self.membership.on_joined.append(lambda connection, network: self._on_joined(connection.peer_id))
+        self.membership.on_joined.append(
+            lambda connection, network: self._on_joined(network, connection.peer_id)
+        )
         self.sync.on_change.append(self._on_record)
 
     async def _load(self) -> None:
@@ -378,7 +380,10 @@ class Daemon:
             self.host.admission.vouch(source_of(connection.address), trio.current_time())
         self._notify()
 
-    def _on_joined(self, peer_id: str) -> None:
+    def _on_joined(self, network: str, peer_id: str) -> None:
+        if self.sync.is_hidden(network, peer_id):
+            # It is there: a member that no list shows would be worse than one that was forgotten.
+            self._soon(self.sync.reveal, network, peer_id)
         self.reconciler.peer_is_back(peer_id)
         self._notify()
 
@@ -421,7 +426,8 @@ class Daemon:
 
     async def _on_probation(self) -> None:
         """Out of a backup: until it was in touch with others for a while, a copy that runs ends this node."""
-        if await self.settings.restored() is None:
+        self.node.probation = await self.settings.restored()
+        if self.node.probation is None:
             return
         twin = trio.Event()
         self.sync.author.on_twin = twin.set
@@ -436,6 +442,7 @@ class Daemon:
                 )
             touched += PROBATION_STEP if any(c.usable for c in self.host.all_connections()) else 0
         await self.settings.clear_restored()
+        self.node.probation = None
         log.info("the restored node is the only one of its identity")
 
     async def _keep_contacts(self) -> None:

@@ -39,7 +39,7 @@ def table(rows: list[Node]) -> Table:
                 output.when(row.latest_contact),
                 "blocked" if row.blocked else row.path,
                 "-" if row.rtt_ms is None else f"{row.rtt_ms:.1f}",
-                row.network,
+                row.network or "-",
                 row.alias or "-",
                 row.version or "-",
             )

@@ -30,7 +30,8 @@ def restore(
     """Make this node the one that FILE is a backup of; - is standard input.
 
     The hived of this machine must run; it takes over identity, networks, proxies and admins, and starts anew.
-    What it had before stays in its data directory, as hive.db.before-restore.
+    What it had before stays in its data directory, as hive.db.before-restore, or with a number after that.
+    To go back: stop hived, move that file to hive.db there, start hived.
 
     \b
     A node runs once. To move it to another machine, in this order:
@@ -45,7 +46,7 @@ def restore(
         raise wrong("FILE - and --passphrase-stdin exclude each other", "Name one of them in a file")
     data = _read(file)
     session = settings.session()
-    session.call("GET", "/v1/status", Status)  # logs in before something large is sent
+    before = session.call("GET", "/v1/status", Status).value  # logs in before something large is sent
     passphrase = passwords.passphrase(passphrase_stdin, passphrase_file)
     if passphrase is None:
         if not prompts.interactive():
@@ -62,7 +63,13 @@ def restore(
     def human(made: Restored) -> None:
         output.say(f"This node is {made.name} ({made.peer_id}), as of {made.created}.")
         output.say(f"Networks: {', '.join(made.networks) or 'none'}.")
-        output.note("The one that the backup was made on must not run again.")
+        if made.peer_id != before.peer_id:
+            output.note("The one that the backup was made on must not run again.")
+        output.note(
+            f"What was here before is kept in {before.service.data_dir}, as hive.db.before-restore"
+            " (the one with the highest number is the latest). To go back: stop hived, move it to hive.db,"
+            " start hived."
+        )
 
     report.reply(settings, answer, human)
     if not back:

@@ -59,6 +59,7 @@ class Auth:
         self._clock = clock
         self._guesses = Guesses(first_delay=1.0)
         self._total = Guesses(first_delay=0.05, max_delay=2.0)
+        self._trying: set[str] = set()
 
     async def login(self, caller: Caller, user: str, password: str) -> tuple[str, Session]:
         """Check a password and open a session: (token, session). Raises HiveError (denied)."""
@@ -116,11 +117,21 @@ class Auth:
         wait = self._guesses.wait(caller.binding, now)
         if wait > 0:
             raise denied(what, "too many wrong passwords", f"Try again in {max(1, round(wait))} s")
+        if not caller.is_local and caller.binding in self._trying:
+            raise denied(what, "another log-in from there is being checked", "Try again in a moment")
         self._guesses.begin(caller.binding, now)
+        self._trying.add(caller.binding)
+        try:
+            await self._verify(caller, user, password, what)
+        finally:
+            self._trying.discard(caller.binding)
+
+    async def _verify(self, caller: Caller, user: str, password: str, what: str) -> None:
+        now = self._clock()
         # What others got wrong slows a caller down, but cannot lock it out.
         await trio.sleep(self._total.wait(_TOTAL, now))
         admin = await self._store.get(user)
-        if not await self._hashing.verify(admin.hash if admin else None, password):
+        if not await self._hashing.verify(admin.hash if admin else None, password, is_local=caller.is_local):
             delay = self._guesses.failed(caller.binding, self._clock())
             self._total.failed(_TOTAL, self._clock())
             log.warning(

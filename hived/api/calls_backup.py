@@ -72,7 +72,13 @@ async def restore(node: Node, caller: Caller, body: RestoreRequest) -> Restored:
             _refuse_loss(node, content)
         if content.peer_id != node.identity.peer_id:
             await _refuse_copy(node, content)
-        await trio.to_thread.run_sync(staging.stage, node.config.data_dir, adopted.database)
+        # A change from here on would be undone.
+        node.is_restored = True
+        try:
+            await trio.to_thread.run_sync(staging.stage, node.config.data_dir, adopted.database)
+        except BaseException:
+            node.is_restored = False
+            raise
     log.warning("a backup is restored; hived starts anew", peer=content.peer_id, name=content.name)
     return Restored(
         peer_id=content.peer_id,

@@ -28,7 +28,7 @@ from .auth import Caller
 from .calls_rekey import weakness
 from .calls_status import network_rows
 from .node import Node
-from .views import node_detail, node_rows
+from .views import blocked_row, node_detail, node_rows
 
 
 async def networks(node: Node, caller: Caller) -> list[NetworkRow]:
@@ -59,6 +59,12 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
     """Leave a network: its records and registrations go, its memberships end. Its proxies must go first."""
     async with node.changes:
         node.require_network(name)
+        if not caller.is_local and not _is_elsewhere(node, caller, name):
+            raise usage(
+                f"leaving {name} failed",
+                "this very call comes through it, and the answer would be lost",
+                "Type it on that node itself",
+            )
         _refuse_if_proxied(
             f"leaving {name}", [i for i in node.proxies.running.values() if i.row.network == name]
         )
@@ -71,6 +77,12 @@ async def leave_network(node: Node, caller: Caller, name: str) -> Done:
     node.peers.refresh()
     node.notify()
     return Done()
+
+
+def _is_elsewhere(node: Node, caller: Caller, network: str) -> bool:
+    """Whether a caller over the overlay shares another network with this node."""
+    connections = node.host.connections.get(caller.peer_id or "", ())
+    return any(connection.memberships - {network} for connection in connections)
 
 
 async def register(node: Node, caller: Caller, body: RegisterRequest) -> Registered:
@@ -126,9 +138,12 @@ def _refuse_twice(node: Node, name: str) -> None:
 
 
 async def nodes(node: Node, caller: Caller, *, network: str = "") -> list[NodeRow]:
-    """The nodes known in each network, this one first."""
+    """The nodes known in each network, this one first; last, of no network, blocked ones that are in none."""
     names = [node.require_network(network)] if network else sorted(node.membership.keys)
-    return [row for name in names for row in node_rows(node, name)]
+    rows = [row for name in names for row in node_rows(node, name)]
+    listed = {row.peer_id for row in rows}
+    blocked = [] if network else [peer for peer in node.book.blocked() if peer not in listed]
+    return rows + [blocked_row(node, peer) for peer in sorted(blocked)]
 
 
 async def show_node(node: Node, caller: Caller, node_ref: str) -> NodeDetail:
@@ -169,16 +184,32 @@ async def set_alias(node: Node, caller: Caller, node_ref: str, body: SetAlias) -
 
 async def block_node(node: Node, caller: Caller, node_ref: str) -> Done:
     """Turn a node away: its connections are cut now, and refused from now on."""
-    return await _block(node, node_ref, True)
+    peer_id = _other(node, node_ref, "blocking")
+    if peer_id == caller.peer_id:
+        raise usage(
+            f"blocking {node_ref} failed",
+            "that is the node that this call comes from",
+            "Type it on the other node itself",
+        )
+    shared = sorted(n for n in node.membership.keys if node.knows(peer_id, n)) or ["NETWORK"]
+    commands = ", ".join(f"hivectl networks rekey {name}" for name in shared)
+    await _set_blocked(node, peer_id, True)
+    return Done(
+        note="It keeps the network's password: to shut it out of other nodes too, change that with"
+        f" {commands}. Until the grace time ends it stays in on those; --now leaves it none"
+    )
 
 
 async def unblock_node(node: Node, caller: Caller, node_ref: str) -> Done:
     """Let a blocked node in again."""
-    return await _block(node, node_ref, False)
+    peer_id = _other(node, node_ref, "unblocking")
+    if not node.book.is_blocked(peer_id):
+        return Done(note="It was not blocked")
+    await _set_blocked(node, peer_id, False)
+    return Done()
 
 
-async def _block(node: Node, node_ref: str, blocked: bool) -> Done:
-    peer_id = _other(node, node_ref, "blocking" if blocked else "unblocking")
+async def _set_blocked(node: Node, peer_id: str, blocked: bool) -> None:
     await node.peer_store.set_blocked(peer_id, blocked)
     node.book.peers[peer_id] = replace(node.book.peer(peer_id), blocked=blocked)
     if blocked:
@@ -186,12 +217,6 @@ async def _block(node: Node, node_ref: str, blocked: bool) -> Done:
     node.peers.refresh()
     node.peers.kick(peer_id)
     node.notify()
-    return Done(
-        note="it keeps the network's password: to shut it out of other nodes too, change that"
-        " (hivectl networks rekey NETWORK)"
-        if blocked
-        else ""
-    )
 
 
 async def tunnel(node: Node, caller: Caller, node_ref: str, *, network: str = "") -> tuple[str, MuxedStream]:
@@ -203,6 +228,12 @@ async def tunnel(node: Node, caller: Caller, node_ref: str, *, network: str = ""
             "Call the other node from your own",
         )
     peer_id = _other(node, node_ref, "reaching")
+    if node.book.is_blocked(peer_id):
+        raise denied(
+            f"reaching {node_ref} failed",
+            "it is blocked here",
+            f"Unblock it: hivectl nodes unblock {node_ref}",
+        )
     shared = sorted(n for n in node.membership.keys if node.knows(peer_id, n))
     # The API is the same through any network that both are in.
     chosen = node.pick_network(network or (shared[0] if shared else None), peer_id)

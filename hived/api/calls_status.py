@@ -96,6 +96,11 @@ def _troubles(node: Node) -> list[str]:
             "another hived runs with this node's identity: stop one of the two"
             " (to move a node: hivectl backup, stop it for good, hivectl restore)"
         )
+    if node.probation is not None:
+        found.append(
+            f"restored from a backup at {rfc3339(node.probation)}: the original must not run any more;"
+            " if a network was rekeyed since the backup: hivectl networks rekey NETWORK --join"
+        )
     found += [line for network in node.membership.keys for line in rekey_troubles(node, network)]
     for link in node.peers.links.values():
         shown = names.shown(link.peer_id) or link.peer_id
@@ -110,6 +115,8 @@ def _troubles(node: Node) -> list[str]:
         shown = names.shown(item.row.peer_id) or item.row.peer_id
         if item.error or item.counters.last_error:
             found.append(f"proxy {item.row.id}: {item.error or item.counters.last_error}")
+        elif node.book.is_blocked(item.row.peer_id):
+            found.append(f"proxy {item.row.id}: {shown} is blocked here: hivectl nodes unblock {shown}")
         elif node.host.find(item.row.peer_id, item.row.network) is None:
             known = node.peers.links.get(item.row.peer_id)
             why = f": {known.error}" if known and known.error else ""

@@ -68,6 +68,10 @@ class Node:
     archive: trio.Lock = field(default_factory=trio.Lock)
     # Set when hived is to stop and start anew, with a restored state.
     restart: trio.Event = field(default_factory=trio.Event)
+    # From when that state is written: what changes now would be lost.
+    is_restored: bool = False
+    # When the state came out of a backup, epoch seconds, while the original may still show.
+    probation: float | None = None
 
     @property
     def uptime(self) -> float:
@@ -86,6 +90,9 @@ class Node:
                 claimed.setdefault(record.peer_id, record.name)
         for peer_id, _ in self.book.registrations:
             claimed.setdefault(peer_id, "")
+        for peer_id in self.book.blocked():
+            # Forgotten perhaps, but to be found, or nobody could unblock it.
+            claimed.setdefault(peer_id, self.sync.last_name(peer_id))
         aliases = {peer.peer_id: peer.alias for peer in self.book.peers.values() if peer.alias}
         return Names(claimed, aliases, self.book.owners)
 

@@ -23,6 +23,7 @@ from ..errors import HiveError, Kind, usage
 
 PREFIX = "hash_"
 MAX_WAITING = 32
+MAX_REMOTE = 24
 _NICE = 10
 # Memory (KiB), passes and lanes of a hash that an admin brings along.
 _MAX_COSTS = (1024 * 1024, 64, 64)
@@ -87,17 +88,20 @@ class HashingThread:
     async def hash(self, password: str) -> str:
         return str(await self._run(lambda: hash_password(password)))
 
-    async def verify(self, phc: str | None, password: str) -> bool:
-        """Whether the password fits; None (an unknown user) takes as long and never fits."""
+    async def verify(self, phc: str | None, password: str, *, is_local: bool = True) -> bool:
+        """Whether the password fits; None (an unknown user) takes as long and never fits.
+
+        Callers over the overlay have a part of the places only.
+        """
 
         def work() -> bool:
             self._dummy = self._dummy or hash_password("")
             return verify_password(phc or self._dummy, password) and phc is not None
 
-        return bool(await self._run(work))
+        return bool(await self._run(work, MAX_WAITING if is_local else MAX_REMOTE))
 
-    async def _run(self, function: Callable[[], Any]) -> Any:
-        if self._waiting >= MAX_WAITING:
+    async def _run(self, function: Callable[[], Any], places: int = MAX_WAITING) -> Any:
+        if self._waiting >= places:
             raise HiveError(
                 Kind.DENIED,
                 "checking the password failed",

@@ -145,6 +145,12 @@ class Server:
                 "See /v1/openapi.json",
             )
         body = _body(route, request)
+        if self._node.is_restored and request.method != "GET":
+            raise conflict(
+                f"{request.method} {path} failed",
+                "hived is being restored from a backup, and starts anew now",
+                "Try again in a few seconds",
+            )
         call = _Call(self._node, route, caller, parameters, query, body)
         try:
             if watch:

@@ -12,6 +12,9 @@ from ..schema import AddressState, Direction, NodeDetail, PathKind, Proxy, Proxy
 from ..schema import Node as NodeRow
 from .node import Node, rfc3339
 
+# An author's clock may be a little ahead of this node's.
+CLOCK_SECONDS = 60.0
+
 
 def proxy_view(node: Node, item: Running, warning: str = "") -> Proxy:
     """One proxy as it should be and as it runs."""
@@ -71,8 +74,7 @@ def node_rows(node: Node, network: str) -> list[NodeRow]:
     for peer_id, record in records.items():
         path, connection = path_of(node, peer_id, network)
         contact = last_contact_here(node, peer_id)
-        # An author's clock may be wrong by years: what lies in the future is no contact.
-        issued = min(record.issued, time.time()) if record else None
+        issued = _past(record)
         stored = node.book.peer(peer_id)
         rtt = connection.muxer.rtt if connection else None
         rows.append(
@@ -93,6 +95,29 @@ def node_rows(node: Node, network: str) -> list[NodeRow]:
     return sorted(rows, key=lambda row: (row.path != "self", row.name or "~", row.peer_id))
 
 
+def blocked_row(node: Node, peer_id: str) -> NodeRow:
+    """A blocked node that no list of a network has."""
+    stored = node.book.peer(peer_id)
+    return NodeRow(
+        peer_id=peer_id,
+        name=node.names().shown(peer_id),
+        network="",
+        path="none",
+        relay=None,
+        rtt_ms=None,
+        latest_contact=rfc3339(last_contact_here(node, peer_id)),
+        version="",
+        addresses=[],
+        alias=stored.alias,
+        blocked=True,
+    )
+
+
+def _past(record: NodeRecord | None) -> float | None:
+    """When a record was made. Its author's clock may be wrong by years: the future is no contact."""
+    return record.issued if record and record.issued <= time.time() + CLOCK_SECONDS else None
+
+
 def node_detail(node: Node, peer_id: str) -> NodeDetail:
     """All that is known of one node."""
     networks = sorted(
@@ -106,7 +131,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     addresses |= {address: "record" for r in records for address in r.addresses}
     stored = node.book.peer(peer_id)
     here = last_contact_here(node, peer_id)
-    issued = min(record.issued, time.time()) if record else None
+    issued = _past(record)
     rtt = connection.muxer.rtt if connection else None
     problems = [*(link.join_errors.values() if link else ()), *([link.error] if link and link.error else ())]
     return NodeDetail(

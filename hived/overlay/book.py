@@ -50,6 +50,10 @@ class Book:
     def is_blocked(self, peer_id: str) -> bool:
         return self.peer(peer_id).blocked
 
+    def blocked(self) -> list[str]:
+        """Who is turned away."""
+        return [peer.peer_id for peer in self.peers.values() if peer.blocked]
+
     def register(self, peer_id: str, network: str, refused: int = 0) -> None:
         self.registrations[peer_id, network] = Registration(peer_id, network, refused)
 

@@ -65,7 +65,7 @@ class Connection:
     """An authenticated connection to ``peer_id``.
 
     ``memberships`` are the networks that the peer has proved on this connection, ``usable``
-    those where both sides know so, and streams may be opened.
+    those where both sides know so, and streams may be opened; ``served``: there was one.
     """
 
     peer_id: str
@@ -76,6 +76,7 @@ class Connection:
     opened: float = field(default_factory=time.time)
     memberships: set[str] = field(default_factory=set)
     usable: set[str] = field(default_factory=set)
+    served: bool = False
     proved: dict[str, bytes] = field(default_factory=dict, repr=False)
     streams: int = 0
     relay: str | None = None

@@ -325,6 +325,7 @@ class Membership:
     def _use(self, connection: Connection, network: str) -> None:
         if network in connection.memberships and network not in connection.usable:
             connection.usable.add(network)
+            connection.served = True
             if not connection.initiator and connection.relay is None:
                 self._host.admission.vouch(source_of(connection.address), trio.current_time())
             log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)

@@ -332,7 +332,7 @@ class Peers:
             self._nursery.start_soon(self._drop_duplicate, connection)
 
     def _disconnected(self, connection: Connection) -> None:
-        if connection.memberships:
+        if connection.served:
             self.contacts[connection.peer_id] = time.time()
         link = self.links.get(connection.peer_id)
         if link is not None:

@@ -179,6 +179,11 @@ class Sync:
         ledger = self.ledgers.get(network)
         return ledger.visible() if ledger else ()
 
+    def last_name(self, peer_id: str) -> str:
+        """What a peer called itself, also where the user has forgotten it; "" when it is not known."""
+        held = (ledger.records.get(peer_id) for ledger in self.ledgers.values())
+        return next((signed.record.name for signed in held if signed), "")
+
     def authors(self, network: str) -> set[str]:
         """Who has a visible record in a network."""
         ledger = self.ledgers.get(network)
@@ -219,6 +224,15 @@ class Sync:
         for ledger in self.ledgers.values():
             if peer_id in ledger.records:
                 ledger.hidden.add(peer_id)
+
+    def is_hidden(self, network: str, peer_id: str) -> bool:
+        """Whether the user forgot a peer that has a record here."""
+        return peer_id in self.ledger(network).hidden
+
+    async def reveal(self, network: str, peer_id: str) -> None:
+        """There is news of a peer that the user forgot."""
+        await self._store.reveal(network, peer_id)
+        self.ledger(network).hidden.discard(peer_id)
 
     # Taking records in
 

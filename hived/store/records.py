@@ -71,6 +71,14 @@ class Records:
 
         await self.database.run(write)
 
+    async def reveal(self, network: str, peer_id: str) -> None:
+        """A forgotten peer is there again."""
+        await self.database.execute(
+            "UPDATE record SET hidden = 0 WHERE network = :network AND peer_id = :peer",
+            network=network,
+            peer=peer_id,
+        )
+
     async def hide(self, peer_id: str) -> None:
         """Hide a peer's records until it publishes newer ones."""
         await self.database.execute("UPDATE record SET hidden = 1 WHERE peer_id = :peer", peer=peer_id)

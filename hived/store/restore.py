@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 
 from ..errors import failed
@@ -41,13 +43,14 @@ def stage(data_dir: Path, image: bytes) -> None:
 def take_up(data_dir: Path) -> bool:
     """Before the database is opened: put a staged one in its place; whether there was one.
 
-    The one that was in force is kept as ``hive.db.before-restore``, with its log. Raises HiveError.
+    The one that was in force is kept as ``hive.db.before-restore``, or ``.before-restore.2`` and so on where
+    there is one already, with its log. Raises HiveError.
     """
     try:
         (data_dir / _DRAFT).unlink(missing_ok=True)
         if not (data_dir / STAGED).exists():
             return False
-        _set_aside(data_dir / FILE_NAME, data_dir / BEFORE)
+        _set_aside(data_dir / FILE_NAME)
         _sync(data_dir)
         os.rename(data_dir / STAGED, data_dir / FILE_NAME)
         _sync(data_dir)
@@ -60,17 +63,30 @@ def take_up(data_dir: Path) -> bool:
     return True
 
 
-def _set_aside(current: Path, before: Path) -> None:
+def _set_aside(current: Path) -> None:
     """Move a database away with its log, of which it may need the changes. The log must go before another
     database comes to its name: SQLite would play it into that one."""
+    kept = _kept(current.parent)
     if current.exists():
-        # Not of a move begun before: then the database went first.
-        for suffix in ("", _LOG, _INDEX):
+        before = next(path for path in _names(current.parent) if path not in kept)
+        for suffix in (_LOG, _INDEX):
             _beside(before, suffix).unlink(missing_ok=True)
         os.rename(current, before)
+        kept.append(before)
     if _beside(current, _LOG).exists():
-        os.rename(_beside(current, _LOG), _beside(before, _LOG))
+        # Perhaps of a move begun before: then the database went first.
+        os.rename(_beside(current, _LOG), _beside(kept[-1] if kept else current.parent / BEFORE, _LOG))
     _beside(current, _INDEX).unlink(missing_ok=True)
+
+
+def _names(directory: Path) -> Iterator[Path]:
+    yield directory / BEFORE
+    yield from (directory / f"{BEFORE}.{number}" for number in count(2))
+
+
+def _kept(directory: Path) -> list[Path]:
+    """What restores have set aside, the latest last."""
+    return list(takewhile(Path.exists, _names(directory)))
 
 
 def _beside(path: Path, suffix: str) -> Path:

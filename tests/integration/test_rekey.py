@@ -286,5 +286,16 @@ def test_block(three: list[Node], target: Service) -> None:
     assert (row["blocked"], row["path"]) == (True, "none")
     with pytest.raises(ConnectionResetError), connect(port) as client:
         client.recv(1)
+    assert "alpha is blocked here: hivectl nodes unblock alpha" in warnings(beta)
+    refused = beta.ctl("--node", "alpha", "status", check=False)
+    assert (refused.code, refused.err.count("\n")) == (4, 1)
+    assert "nodes unblock" in refused.err
+    # Forgotten too, it is still in the list, and found by its name.
+    for proxied in beta.json("proxy", "ls"):
+        beta.ctl("proxy", "rm", str(proxied["id"]))
+    beta.ctl("nodes", "forget", "alpha")
+    assert [r["peer_id"] for r in beta.json("nodes") if r["blocked"]] == [alpha.peer_id]
     beta.ctl("nodes", "unblock", "alpha")
     linked(beta, alpha)
+    assert "was not blocked" in beta.ctl("nodes", "unblock", "alpha").err
+    assert not_moved(beta) == []

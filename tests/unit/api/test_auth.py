@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import trio_test
 
 from hived.api.auth import OVERFLOW_UID, Auth, Caller
@@ -149,3 +150,24 @@ async def test_the_first_admin_of_a_configuration(tmp_path: Path) -> None:
         assert not await it.differs("me", PHC)
         assert await it.differs("me", hash_password("right"))
         assert not await it.differs("nobody", "x")
+
+
+@trio_test
+async def test_a_remote_caller_tries_one_password_at_a_time(tmp_path: Path) -> None:
+    """Else as many are checked as come before the first is known to be wrong."""
+    async with auth(tmp_path) as (it, _, _):
+        reasons: list[str] = []
+
+        async def one() -> None:
+            reasons.append((await denied(it.login(MEMBER, "me", "wrong"))).why)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(one)
+        assert sorted(reasons) == [
+            "another log-in from there is being checked",
+            "another log-in from there is being checked",
+            "another log-in from there is being checked",
+            "wrong user or password",
+        ]
+        await it.login(STRANGER, "me", "right")

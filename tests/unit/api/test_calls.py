@@ -146,6 +146,13 @@ async def test_register_join_and_leave(tmp_path: Path) -> None:
         beta_id = (await ok(beta, "GET", "/v1/id"))["identity"]
         assert await kind(alpha, "POST", "/v1/register", {"identity": beta_id, "network": "net"}) == "denied"
         await ok(alpha, "DELETE", "/v1/nodes/beta/block")
+        # Neither over the connection that it would cut.
+        await ok(alpha, "PUT", "/v1/admins/joe", {"password": "joes password"})
+        login = {"user": "joe", "password": "joes password"}
+        token = (await ok(alpha, "POST", "/v1/login", login, member))["token"]
+        for method, path in (("PUT", "/v1/nodes/beta/block"), ("DELETE", "/v1/networks/net")):
+            assert (await call(alpha, method, path, None, member, token)).status == 400
+        assert (await call(alpha, "DELETE", "/v1/networks/private", None, member, token)).status == 200
         for path in ("/v1/nodes/alpha", "/v1/nodes/alpha/block"):
             assert await kind(alpha, "DELETE", path) == "usage"
         await ok(alpha, "DELETE", "/v1/networks/net")

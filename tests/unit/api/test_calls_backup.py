@@ -284,3 +284,14 @@ def test_the_schema_hides_nothing() -> None:
 
     schemas = json.loads(openapi.document(ROUTES))["components"]["schemas"]
     assert schemas["BackupRequest"]["properties"]["passphrase"]["minLength"] == schema.MIN_PASSPHRASE
+
+
+@trio_test
+async def test_no_change_is_acknowledged_that_would_be_undone(tmp_path: Path) -> None:
+    """Between the staging of the backup and the new start."""
+    async with node(tmp_path) as daemon:
+        data = await saved(daemon)
+        assert (await restored(daemon, data, replace=True)).status == 200
+        answer = await call(daemon, "POST", "/v1/networks", {"name": "late"})
+        assert (answer.status, answer.json["kind"]) == (409, "conflict")
+        assert "being restored" in json.dumps(answer.json)

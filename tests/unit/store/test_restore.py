@@ -90,7 +90,9 @@ def test_the_staged_one_is_in_force_and_the_old_one_kept(tmp_path: Path, killed:
         assert take_up(tmp_path)
         assert not take_up(tmp_path)
         assert value(tmp_path / FILE_NAME) == text
-        assert value(tmp_path / BEFORE) == (f"new {number - 1}" if number else "old")
+        assert value(tmp_path / BEFORE) == "old"
+        kept = [value(tmp_path / f"{BEFORE}.{n}") for n in range(2, number + 2)]
+        assert kept == [f"new {n}" for n in range(number)]
         assert not (tmp_path / STAGED).exists()
 
 
@@ -147,8 +149,12 @@ def test_a_power_cut_after_each_step(
         assert (data / STAGED).exists() or (data / FILE_NAME).exists()
         take_up(data)
         assert value(data / FILE_NAME) == "new", moment
-        assert value(data / BEFORE) == "old", moment
-        assert {entry.name for entry in data.iterdir()} <= {FILE_NAME, BEFORE, f"{BEFORE}-wal"}
+        kept = f"{BEFORE}.2" if earlier else BEFORE
+        assert value(data / kept) == "old", moment
+        if earlier:
+            assert value(data / BEFORE) == "of an earlier restore", moment
+        names_left = {entry.name.removesuffix("-wal") for entry in data.iterdir()}
+        assert names_left == {FILE_NAME, BEFORE, kept}, moment
         steps = moment
         if done:
             break
