@@ -174,10 +174,12 @@ def troubles(node: Node, network: str) -> list[str]:
     rekeying = node.rekeys.running.get(network)
     told = claims(node, network)
     if rekeying is None:
+        if not told:
+            return []
+        says = "says that it has" if len(told) == 1 else "say that they have"
         return [
-            f"{network}: {name} says that it has a new password for it, and this node does not;"
+            f"{network}: {', '.join(_names(node, told))} {says} a new password for it, and this node does not;"
             f" if you trust that: hivectl networks rekey {network} --join"
-            for name in _names(node, told)
         ]
     waiting = not_moved(node, network)
     lines = [

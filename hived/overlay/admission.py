@@ -26,7 +26,7 @@ class Admission:
 
     source: Allowance = field(default_factory=lambda: Allowance(burst=20, rate=4))
     strangers: Allowance = field(default_factory=lambda: Allowance(burst=60, rate=10))
-    members: Allowance = field(default_factory=lambda: Allowance(burst=120, rate=40))
+    members: Allowance = field(default_factory=lambda: Allowance(burst=120, rate=20))
     _vouched: OrderedDict[str, float] = field(default_factory=OrderedDict)
     _admitted: OrderedDict[str, float] = field(default_factory=OrderedDict)
 
