@@ -178,7 +178,7 @@ def troubles(node: Node, network: str) -> list[str]:
             return []
         says = "says that it has" if len(told) == 1 else "say that they have"
         return [
-            f"{network}: {', '.join(_names(node, told))} {says} a new password for it, and this node does not;"
+            f"{network}: {', '.join(_names(node, told))} {says} a new password for it, this node does not;"
             f" if you trust that: hivectl networks rekey {network} --join"
         ]
     waiting = not_moved(node, network)
