@@ -26,17 +26,22 @@ log = Log("hived.overlay.rekey")
 GRACE_SECONDS = 7 * 86400.0
 MAX_GRACE_SECONDS = 90 * 86400.0
 CHECK_SECONDS = 60.0
-# A wall clock that is this far off from what passed was set, and the grace time is moved with it.
-CLOCK_JUMP = 3600.0
+# A wall clock that was set back by so much, or ahead by so much, was wrong when a grace time began.
+# Ahead by less it may be that the machine stood still: then the time has passed.
+SET_BACK, SET_AHEAD = 3600.0, 365 * 86400.0
 RENEW_SECONDS = 2.0
 _CAPABILITY = "rekey/"
 
 
 @dataclass
 class Rekeying:
-    """One network's change of keys: ``until`` in epoch seconds, and who has shown the new key."""
+    """One network's change of keys: ``until`` in epoch seconds, and who has shown the new key.
+
+    ``clock``: what the wall clock was ahead of the time since boot when it began; None: in an earlier run.
+    """
 
     until: float
+    clock: float | None = None
     moved: set[str] = field(default_factory=set)
 
 
@@ -69,8 +74,7 @@ class Rekeys:
             over = network.old_until is not None and network.old_until <= now
             self._membership.set_network(network.name, *(network.keys[-1:] if over else network.keys))
             if network.old_until is not None:
-                # Begun with a clock that was wrong by years, it would never end.
-                self.running[network.name] = Rekeying(min(network.old_until, now + MAX_GRACE_SECONDS))
+                self.running[network.name] = Rekeying(network.old_until)
         for name, peer_id in moved:
             if name in self.running:
                 self.running[name].moved.add(peer_id)
@@ -79,12 +83,8 @@ class Rekeys:
         """End grace times when they are over, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            behind = self._clock.wall() - self._clock.boottime()
             while True:
-                jump = self._clock.wall() - self._clock.boottime() - behind
-                if abs(jump) > CLOCK_JUMP:
-                    behind += jump
-                    await self._shift(jump)
+                await self._follow_clock()
                 for name, rekeying in list(self.running.items()):
                     if self._clock.wall() >= rekeying.until:
                         try:
@@ -125,7 +125,7 @@ class Rekeys:
                 self.running.pop(name, None)
                 self._membership.set_network(name, key)
             else:
-                self.running[name] = Rekeying(until)
+                self.running[name] = Rekeying(until, self._clock_ahead())
                 self._membership.set_network(name, former, key)
         self._begun.set()
         log.info("network rekeyed", network=name, grace=f"{grace:g}s")
@@ -165,9 +165,21 @@ class Rekeys:
         self.on_change()
         log.info("the former key of a network counts no more", network=name)
 
-    async def _shift(self, jump: float) -> None:
-        """The wall clock was set while this node ran: what is left of a grace time stays what it was."""
-        for name, rekeying in self.running.items():
+    def _clock_ahead(self) -> float:
+        return self._clock.wall() - self._clock.boottime()
+
+    async def _follow_clock(self) -> None:
+        """Where the wall clock was wrong when a grace time began here, what is left of it stays what it was.
+
+        Never for one of an earlier run: the clock that it began with is not known.
+        """
+        for name, rekeying in list(self.running.items()):
+            if rekeying.clock is None:
+                continue
+            jump = self._clock_ahead() - rekeying.clock
+            if jump > -SET_BACK and jump < SET_AHEAD:
+                continue
+            rekeying.clock += jump
             rekeying.until += jump
             try:
                 await self._networks.prolong(name, rekeying.until)

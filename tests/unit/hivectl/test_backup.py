@@ -173,7 +173,9 @@ def test_a_restore_waits_for_hived_to_come_back(hivectl: Hivectl, hived: Server,
     assert posted(hived) == {"backup": MADE["backup"], "passphrase": PASSPHRASE, "replace": False}
     assert [asked.call for asked in hived.asked].count("GET /v1/info") == 3
     assert ended.out == f"This node is far ({LOCAL}), as of 2026-01-02T03:04:05Z.\nNetworks: lab.\n"
-    assert "must not run again" in ended.err
+    # It is the node that the backup was made on.
+    assert "must not run again" not in ended.err
+    assert "kept in /var/lib/hive, as hive.db.before-restore" in ended.err
 
 
 def test_a_restore_as_json_and_from_a_pipe(hivectl: Hivectl, hived: Server, file: str) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import trio_test
 
 from hived.overlay.clock import Clock
 from hived.overlay.membership import JoinRefusedError
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import NodeRecord
-from hived.overlay.rekey import MAX_GRACE_SECONDS, Rekeys, announced
+from hived.overlay.rekey import Rekeys, announced
 from hived.store.networks import Networks
 from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
 from tests.unit.store.stores import KEY, opened
@@ -139,17 +140,42 @@ def test_what_a_record_announces(capabilities: list[str], until_when: float | No
     assert announced(record) == until_when
 
 
+@pytest.mark.parametrize("years", [-10, -1, 10])
 @trio_test
-async def test_a_wall_clock_that_is_set(tmp_path: Path, logged: Logged) -> None:
-    """What is left of a grace time stays; and one begun years ahead is bounded at the next start."""
+async def test_a_wall_clock_that_was_wrong_is_set(tmp_path: Path, logged: Logged, years: int) -> None:
+    """What is left of a grace time stays; after a new start the end is what the store says."""
     wall = Wall()
     async with party("b") as bob:
         async with rekeying(tmp_path, bob, wall) as rekeys:
             await rekeys.begin(NETWORK, NEW, 100.0)
-            wall.now += 10 * YEAR
+            wall.now += years * YEAR
             rekeys._begun.set()
             await until(lambda: abs(rekeys.running[NETWORK].until - wall.now - 100) < 1)
             assert bob.membership.keys[NETWORK] == (K, NEW)
-        wall.now -= 10 * YEAR
+            # One that begins right after the clock was set ends when it should.
+            wall.now += years * YEAR
+            end = await rekeys.begin(NETWORK, OTHER, 100.0)
+            rekeys._begun.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert rekeys.running[NETWORK].until == end == wall.now + 100
+        # The clock of a machine without a battery at boot: until it is set, nothing is over or moved.
+        right, wall.now = wall.now, 0.0
         async with rekeying(tmp_path, bob, wall) as rekeys:
-            assert rekeys.running[NETWORK].until == wall.now + MAX_GRACE_SECONDS
+            wall.now = right + 50
+            rekeys._begun.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert rekeys.running[NETWORK].until == right + 100
+            wall.now = right + 101
+            rekeys._begun.set()
+            await until(lambda: bob.membership.keys[NETWORK] == (OTHER,))
+
+
+@trio_test
+async def test_the_machine_stood_still(tmp_path: Path, logged: Logged) -> None:
+    """A grace time is not given back to a machine that was paused."""
+    wall = Wall()
+    async with party("b") as bob, rekeying(tmp_path, bob, wall) as rekeys:
+        await rekeys.begin(NETWORK, NEW, 86400.0)
+        wall.now += 10 * 86400
+        rekeys._begun.set()
+        await until(lambda: bob.membership.keys[NETWORK] == (NEW,))
