@@ -98,8 +98,12 @@ class Daemon:
             os.close(lock)
 
     async def _run(self, database: Database, state_key: seal.StateKey) -> None:
-        await self._build(database, state_key)
-        await self._load()
+        with HashingThread() as hashing:
+            await self._build(database, state_key, hashing)
+            await self._load()
+            await self._serve()
+
+    async def _serve(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as overlay:
                 self._tasks = overlay
@@ -161,7 +165,7 @@ class Daemon:
 
     # Building
 
-    async def _build(self, database: Database, state_key: seal.StateKey) -> None:
+    async def _build(self, database: Database, state_key: seal.StateKey, hashing: HashingThread) -> None:
         self.settings = Settings(database)
         self.networks = Networks(database, state_key)
         self.peer_store = PeerStore(database)
@@ -208,7 +212,7 @@ class Daemon:
             proxies=self.reconciler,
             admins=self.admins,
             networks=self.networks,
-            auth=Auth(self.admins, HashingThread(), clock),
+            auth=Auth(self.admins, hashing, clock),
             peer_store=self.peer_store,
             database=database,
             state_key=state_key,

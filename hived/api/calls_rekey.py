@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import trio
 
-from ..errors import conflict, denied, unreachable, usage
-from ..overlay.host import STREAM_ERRORS
+from ..errors import conflict, denied, usage
+from ..logs import Log
+from ..overlay.host import STREAM_ERRORS, Connection
 from ..overlay.membership import JoinDelayedError, JoinRefusedError
 from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
 from ..overlay.rekey import GRACE_SECONDS, MAX_GRACE_SECONDS, announced
@@ -17,7 +18,11 @@ from ..store.networks import Registration
 from .auth import Caller
 from .node import Node, rfc3339
 
+log = Log("hived.api.rekey")
+
 _CLOCKS = 86400.0
+CONFIRM_SECONDS = 5.0
+MAX_SHOWN = 5
 
 
 async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
@@ -83,8 +88,9 @@ async def _end(node: Node, name: str) -> NetworkRekeyed:
     if out and not node.rekeys.running[name].moved:
         raise conflict(
             f"ending the former password of {name} failed",
-            f"nobody has shown the new one yet: {', '.join(out)} would be out",
-            f"Give it to them: hivectl networks rekey {name} --join there; or go back: --cancel here",
+            f"nobody has shown the new one yet: {several(out)} would be out",
+            f"Give it to them: hivectl networks rekey {name} --join there; or go back: --cancel here;"
+            " or cut them all the same: --now --password-stdin with the new password",
         )
     await node.rekeys.end(name)
     return await _answer(node, NetworkRekeyed(name=name, moved=moved(node, name), not_moved=out))
@@ -93,32 +99,38 @@ async def _end(node: Node, name: str) -> NetworkRekeyed:
 async def _confirm(node: Node, name: str, key: bytes) -> float | None:
     """Ask members that say they have a new password whether it is this one; the rest of their grace time.
 
-    None where nobody is there to ask. Raises HiveError (denied) when all that are have another one.
+    All at once: one that lies, or is silent, must not hide another that has it. None where nobody
+    is there to ask, or nobody answers. Raises HiveError (denied) when those that do have another one.
     """
-    refused, what = [], f"rekeying {name} failed"
-    for peer_id, until in claims(node, name).items():
-        connection = node.host.find(peer_id, name)
-        if connection is None:
-            continue
-        try:
-            await node.membership.confirm(connection, name, key)
-        except JoinRefusedError:
-            refused.append(peer_id)
-        except JoinDelayedError as error:
-            raise unreachable(
-                what,
-                f"{_names(node, [peer_id])[0]} takes no further try yet",
-                f"Try again in {error.seconds:.0f} s",
-            ) from error
-        except STREAM_ERRORS:
-            continue
-        else:
-            return min(max(1.0, until - time.time()), MAX_GRACE_SECONDS)
+    refused: list[str] = []
+    ends: list[float] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def ask(peer_id: str, until: float, connection: Connection) -> None:
+            try:
+                await node.membership.confirm(connection, name, key)
+            except JoinRefusedError:
+                refused.append(peer_id)
+            except (*STREAM_ERRORS, JoinDelayedError) as error:
+                log.debug("a member did not confirm the new password", peer=peer_id, why=error)
+            else:
+                ends.append(until)
+                nursery.cancel_scope.cancel()
+
+        nursery.cancel_scope.deadline = trio.current_time() + CONFIRM_SECONDS
+        for peer_id, until in claims(node, name).items():
+            connection = node.host.find(peer_id, name)
+            if connection is not None:
+                nursery.start_soon(ask, peer_id, until, connection)
+    if ends:
+        return min(max(1.0, ends[0] - time.time()), MAX_GRACE_SECONDS)
     if refused:
         raise denied(
-            what,
-            f"{' and '.join(_names(node, refused))} made another one",
-            "Check what you typed, and try again",
+            f"rekeying {name} failed",
+            f"{several(_names(node, refused))} made another one",
+            f"Check what you typed; or, if that is not to be believed, go past it:"
+            f" hivectl networks rekey {name} --password-stdin",
         )
     return None
 
@@ -146,8 +158,9 @@ def _refuse_second_password(node: Node, name: str, now: bool) -> None:
     if by and not now:
         raise conflict(
             what,
-            f"{' and '.join(by)} says that it has made one",
-            f"Take that: hivectl networks rekey {name} --join; or, if it must be shut out, add --now",
+            f"{several(by)} {'says that it has' if len(by) == 1 else 'say that they have'} made one",
+            f"Take that: hivectl networks rekey {name} --join; or, if it is not to be believed, give one with"
+            " --password-stdin, or add --now",
         )
 
 
@@ -178,19 +191,19 @@ def troubles(node: Node, network: str) -> list[str]:
             return []
         says = "says that it has" if len(told) == 1 else "say that they have"
         return [
-            f"{network}: {', '.join(_names(node, told))} {says} a new password for it, this node does not;"
+            f"{network}: {several(_names(node, told))} {says} a new password for it, this node does not;"
             f" if you trust that: hivectl networks rekey {network} --join"
         ]
     waiting = not_moved(node, network)
     lines = [
         f"{network} is being rekeyed: the former password counts until {rfc3339(rekeying.until)};"
-        f" {'not moved: ' + ', '.join(waiting) if waiting else 'all have moved'}"
+        f" {'not moved: ' + several(waiting) if waiting else 'all have moved'}"
     ]
     # Who is connected has shown what it has: another one.
     others = _names(node, (peer for peer in told if node.host.find(peer, network)))
     if others:
         lines.append(
-            f"{network}: {' and '.join(others)} made another new password: choose one of them, and"
+            f"{network}: {several(others)} made another new password: choose one of them, and"
             f" on the nodes that have the other one type hivectl networks rekey {network} --join"
         )
     return lines
@@ -219,6 +232,12 @@ def _others(node: Node, network: str) -> list[str]:
 def _names(node: Node, peers: Iterable[str]) -> list[str]:
     names = node.names()
     return sorted(names.shown(peer) or peer for peer in peers)
+
+
+def several(names: list[str]) -> str:
+    """Names in a sentence, not more than fit one."""
+    shown = ", ".join(names[:MAX_SHOWN])
+    return shown if len(names) <= MAX_SHOWN else f"{shown} and {len(names) - MAX_SHOWN} more"
 
 
 def weakness(password: str | None) -> str:

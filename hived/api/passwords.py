@@ -85,6 +85,13 @@ class HashingThread:
         self._dummy = ""
         threading.Thread(target=self._work, name="hive-argon2", daemon=True).start()
 
+    def __enter__(self) -> HashingThread:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The thread ends when it has done what waits."""
+        self._jobs.put(None)
+
     async def hash(self, password: str) -> str:
         return str(await self._run(lambda: hash_password(password)))
 

@@ -85,6 +85,15 @@ def source_of(address: str) -> str:
     return f"/ip4/{ip}" if ip.version == 4 else f"/ip6/{ipaddress.ip_network((int(ip), 64), strict=False)}"
 
 
+def site_of(source: str) -> str:
+    """The customer that a source is likely of: of an IPv6 one its /48, else itself."""
+    kind, text = source[:5], source[5:]
+    if kind != "/ip6/":
+        return source
+    network = ipaddress.ip_network(text)
+    return f"/ip6/{network.supernet(new_prefix=48)}"
+
+
 def interface_addresses() -> list[str]:
     """The IP addresses of this machine that others may reach, most public first; loopback when alone."""
     found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -121,7 +122,7 @@ class Host:
         self._upgrader = Upgrader(identity.key_pair)
         self.admission = Admission()
         self._lines = Allowance(burst=5, rate=0.02)
-        self._handshakes: list[trio.CancelScope] = []
+        self._handshakes: dict[trio.CancelScope, str] = {}
         self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
         self._refused = 0
@@ -207,11 +208,14 @@ class Host:
 
     async def _inbound(self, stream: trio.SocketStream, remote: str) -> None:
         with trio.CancelScope() as scope:
-            self._handshakes.append(scope)
+            self._handshakes[scope] = source_of(remote)
             if len(self._handshakes) > MAX_HANDSHAKES:
-                # Who has been silent longest has had its chance.
+                # Of whoever has most, what has been silent longest has had its chance.
                 self._turned_away()
-                self._handshakes.pop(0).cancel()
+                busiest, _ = Counter(self._handshakes.values()).most_common(1)[0]
+                oldest = next(scope for scope, source in self._handshakes.items() if source == busiest)
+                del self._handshakes[oldest]
+                oldest.cancel()
             try:
                 connection = await self._upgrade(stream, None, remote)
             except DialError as error:
@@ -220,8 +224,7 @@ class Host:
                 self._limit_strangers()
                 log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
             finally:
-                if scope in self._handshakes:
-                    self._handshakes.remove(scope)
+                self._handshakes.pop(scope, None)
 
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]

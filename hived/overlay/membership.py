@@ -205,11 +205,12 @@ class Membership:
                     raise JoinDelayedError(_seconds(answer.wait))
                 await _finish(ours, [answer.share, *answer.more])
                 proofs = ours.confirmations
+                # Whoever has these knows whether its guess at our password was right: until it
+                # proves that it knew, it counts as a wrong one.
+                self._guesses.failed(source, self._clock())
                 await send(stream, Confirm(proof=proofs[0], more=proofs[1:]))
                 theirs = await receive(stream, Confirm, _LIMIT)
                 if not ours.verify(theirs.pair, theirs.proof):
-                    # Whoever answers has had a guess at our password too.
-                    self._guesses.failed(source, self._clock())
                     raise JoinRefusedError
                 agreed(keys[ours.own_key(theirs.pair)], ours.is_their_newest(theirs.pair))
                 await send(stream, Done())

@@ -18,6 +18,7 @@ from ..logs import Log
 from ..store.networks import NetworkKey, Networks
 from .clock import Clock
 from .host import STREAM_ERRORS, Connection
+from .ledger import MAX_RECORDS
 from .membership import JoinDelayedError, JoinRefusedError, Membership
 from .records import NodeRecord
 
@@ -97,7 +98,9 @@ class Rekeys:
 
     def _pause(self) -> float:
         """Seconds until a grace time may be over; not long, since the clock may be set meanwhile."""
-        first = min((r.until for r in self.running.values()), default=math.inf)
+        # Where the former key is dropped already only the store is to be told, which failed before.
+        two = [r for name, r in self.running.items() if len(self._membership.keys.get(name, ())) == 2]
+        first = min((r.until for r in two), default=math.inf)
         return min(CHECK_SECONDS, max(1.0, first - self._clock.wall()))
 
     async def begin(
@@ -226,11 +229,14 @@ class Rekeys:
             log.debug("proving the new key failed", network=name, peer=connection.peer_id, why=error)
 
     def _proved(self, peer_id: str, name: str, newest: bool, agreed: bool) -> None:
-        (set.add if agreed else set.discard)(self._agreed.setdefault(name, set()), peer_id)
+        known = self._agreed.setdefault(name, set())
+        if agreed != (peer_id in known) and len(known) <= MAX_RECORDS:
+            known.symmetric_difference_update({peer_id})
+            self.on_change()
         if not newest:
             return
         rekeying = self.running.get(name)
-        if rekeying is None or peer_id in rekeying.moved:
+        if rekeying is None or peer_id in rekeying.moved or len(rekeying.moved) >= MAX_RECORDS:
             return
         rekeying.moved.add(peer_id)
         self.on_change()

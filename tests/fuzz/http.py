@@ -83,7 +83,7 @@ def node() -> tuple[Node, Defects, tempfile.TemporaryDirectory[str]]:
         daemon = Daemon(settings, lambda: settings)
         path = Path(home.name) / FILE_NAME
         key = seal.load(Path(home.name), {}, False)
-        await daemon._build(await Database.open(path), key)
+        await daemon._build(await Database.open(path), key, hashing())
         await daemon.networks.add("net", b"k" * 32)
         await daemon._load()
         return daemon.node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from hived.overlay.host import Connection
+from hived.overlay.joinhandshake import JOIN
+from hived.overlay.membership import Answer, Hello
+from hived.overlay.wire import receive, send
+from hived.transport.muxstream import MuxedStream
 from tests.integration.nodes import PASSWORD, Node, cluster, connected, free_port, join
-from tests.integration.peer import Door, act, peer, push
+from tests.integration.peer import Door, act, key_of, peer, push
 from tests.integration.services import Service, connect, echo, receive_exactly, service
 from tests.integration.tunnels import ending
 
@@ -197,6 +204,42 @@ def test_join_takes_what_a_member_made(three: list[Node]) -> None:
     assert "is being rekeyed" in warnings(alpha)
     assert "not moved: gamma" in warnings(alpha)
     assert "another" not in warnings(alpha) + warnings(beta)
+
+
+def test_a_member_that_lies_does_not_hide_the_one_that_has_it(tmp_path: Path) -> None:
+    """Mallory says that it has made a password, and asks for patience when it is to prove that."""
+    with cluster(tmp_path, "alpha", "beta") as (alpha, beta):
+        join(NETWORK, alpha, beta)
+        done = threading.Event()
+
+        async def lie() -> None:
+            async def waits(stream: MuxedStream, connection: Connection) -> None:
+                await receive(stream, Hello)
+                await send(stream, Answer(wait=300))
+                await stream.send_eof()
+
+            async with peer(seed=b"m" * 32) as mallory:
+                connection = await mallory.join(Door.of(beta), NETWORK)
+                mallory.host.handlers[JOIN] = waits
+                soon = int(time.time()) + 3600
+                record = mallory.record(NETWORK, "mallory", capabilities=[f"rekey/{soon}"])
+                assert await push(connection, NETWORK, [mallory.sign(record).envelope])
+                # As one who has another: its two keys meet beta's one in the older of them.
+                keys = (key_of(NETWORK, word) for word in (PASSWORD, "another password"))
+                mallory.membership.set_network(NETWORK, *keys)
+                await mallory.membership.join(connection, NETWORK, renew=True)
+                await trio.to_thread.run_sync(done.wait)
+
+        with ThreadPoolExecutor(1) as pool:
+            lying = pool.submit(act, lie)
+            try:
+                await_warnings(beta, "mallory says")
+                rekey(alpha, password=NEW)
+                await_warnings(beta, "alpha, mallory say")
+                assert rekey(beta, "--join", password=NEW)["moved"] == ["alpha"]
+            finally:
+                done.set()
+                lying.result(10)
 
 
 def test_the_maker_is_told_nothing_of_its_own_password(three: list[Node]) -> None:

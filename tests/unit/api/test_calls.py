@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,11 @@ from trio.testing import trio_test
 from hived.api.auth import Caller
 from hived.daemon import Daemon
 from hived.overlay.identity import Identity
+from tests.integration.nodes import free_port
 from tests.unit.api.doors import ROOT, USER, call, node
 
 STRANGER = Identity.from_seed(b"s" * 32)
 PASSWORD = "correct-horse-battery-staple"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 async def ok(

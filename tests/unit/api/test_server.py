@@ -16,8 +16,9 @@ from trio.testing import trio_test
 from hived.api import server
 from hived.daemon import Daemon
 from hived.errors import HiveError, Kind
+from tests.integration.nodes import free_port
 from tests.unit.api.doors import ROOT, call, node, raw
-from tests.unit.api.test_calls import PASSWORD, STRANGER, free_port, ok
+from tests.unit.api.test_calls import PASSWORD, STRANGER, ok
 
 GET = b"GET /v1/info HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -55,5 +55,26 @@ def test_the_memory_is_bounded() -> None:
         door.vouch(str(number), 0.0)
         door.admit(f"x{number}", 0.0)
     assert len(door._vouched) <= 10_000
-    assert len(door._admitted) <= 10_000
-    assert len(door.source._left) <= 20_000
+    assert len(door.strangers._admitted) <= 10_000
+    assert len(door.stranger._left) <= 20_000
+
+
+def test_who_was_in_once_cannot_lock_members_out() -> None:
+    """From many addresses that it vouched for, an evicted member connects as fast as it can."""
+    door = Admission()
+    evil = [f"evil{number}" for number in range(200)]
+    for source in (*evil, "home"):
+        door.vouch(source, 0.0)
+    for second in range(60):
+        flood = admitted(door, evil, float(second), 1, 5)
+        assert second < 10 or sum(flood.values()) <= 45
+        assert second % 10 or door.admit("home", second + 0.999)
+
+
+def test_one_site_has_a_part() -> None:
+    """A /48 of IPv6 holds 65,536 sources, and is one customer's."""
+    door = Admission()
+    evil = [f"/ip6/2001:db8:1:{number:x}::/64" for number in range(5000)]
+    assert sum(admitted(door, evil, 0.0, 60, 1).values()) <= 30 + 60 * 4
+    assert door.admit("/ip6/2001:db8:2::/64", 60.0)
+    assert door.admit("/ip4/192.0.2.1", 60.0)

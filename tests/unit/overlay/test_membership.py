@@ -236,6 +236,27 @@ async def test_an_answerer_without_the_key_is_refused(logged: Logged) -> None:
             assert not connection.usable
 
 
+@trio_test
+async def test_an_answerer_that_reads_the_proof_and_goes_has_guessed(logged: Logged) -> None:
+    """It saw whether its guess was right: without its own proof the next join there has to wait."""
+    async with party("a") as alice, party("b") as bob:
+
+        async def peeper(stream: MuxedStream, connection: Connection) -> None:
+            hello = await receive(stream, Hello)
+            binding = Binding(hello.network, alice.peer_id, bob.peer_id, connection.handshake_hash)
+            await send(stream, Answer(share=JoinHandshake(b"guess" * 6, binding, opener=False).share))
+            await receive(stream, Confirm)
+            stream.reset()
+
+        bob.host.handlers[JOIN] = peeper
+        with pytest.raises(STREAM_ERRORS):
+            await alice.membership.join(await alice.dial(bob), NETWORK)
+        began = trio.current_time()
+        with pytest.raises(STREAM_ERRORS):
+            await alice.membership.join(await alice.dial(bob), NETWORK)
+        assert trio.current_time() - began >= 0.4
+
+
 @pytest.mark.parametrize(
     ("wait", "taken"), [(5, 5), (0.001, 1), (1e9, 300), (math.inf, 300), (math.nan, 300), (-7, 1)]
 )
