@@ -387,8 +387,13 @@ class Daemon:
     def _on_joined(self, network: str, peer_id: str) -> None:
         if self.sync.is_hidden(network, peer_id):
             # It is there: a member that no list shows would be worse than one that was forgotten.
-            self._soon(self.sync.reveal, network, peer_id)
+            self._soon(self._reveal, network, peer_id)
         self.reconciler.peer_is_back(peer_id)
+        self._notify()
+
+    async def _reveal(self, network: str, peer_id: str) -> None:
+        await self.sync.reveal(network, peer_id)
+        self.peers.refresh()
         self._notify()
 
     def _on_record(self, network: str, record: NodeRecord) -> None:

@@ -174,7 +174,10 @@ def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
     if network.moved:
         output.note(f"These have it too: {output.several(network.moved)}")
     elif take:
-        output.note("Nobody is there who could confirm it yet; hivectl networks shows who has it.")
+        output.note(
+            f"Nobody could be asked whether it is right; hivectl networks shows who has it. To end {name}'s"
+            " former password here too: --now."
+        )
     if network.not_moved:
         lead = "Out until they have it" if network.until is None else "Not moved yet"
         output.note(f"{lead}: {output.several(network.not_moved)}")

@@ -9,7 +9,7 @@ import trio
 
 from ..errors import conflict, denied, usage
 from ..logs import Log
-from ..overlay.host import STREAM_ERRORS, Connection
+from ..overlay.host import STREAM_ERRORS, DialError
 from ..overlay.membership import JoinDelayedError, JoinRefusedError
 from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
 from ..overlay.rekey import GRACE_SECONDS, MAX_GRACE_SECONDS, announced
@@ -21,7 +21,7 @@ from .node import Node, rfc3339
 log = Log("hived.api.rekey")
 
 _CLOCKS = 86400.0
-CONFIRM_SECONDS = 5.0
+CONFIRM_SECONDS = 10.0
 MAX_SHOWN = 5
 
 
@@ -42,20 +42,27 @@ async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwor
         return await _end(node, name)
     if body.join and body.password is None:
         raise usage(what, "the password that another member has made is missing", "Give it")
+    if body.password is None and body.grace is not None and name in node.rekeys.running:
+        return await _prolong(node, name, body.grace)
     if body.password is None:
         _refuse_second_password(node, name, body.now)
     password = body.password or generate_password()
     key = await trio.to_thread.run_sync(derive_key, name, password)
     if key == before[-1] and not body.now:
-        raise conflict(what, "that is its password already", "See hivectl networks")
+        if body.grace is not None and name in node.rekeys.running:
+            return await _prolong(node, name, body.grace)
+        by = several(_names(node, claims(node, name)))
+        why = f"that is the password that it has already; {by} says otherwise" if by else ""
+        raise conflict(what, why or "that is its password already", "See hivectl networks")
     if key == before[0] and len(before) == 2:
-        return await _cancel(node, name)
-    grace = body.grace
-    if body.join:
-        announced_grace = await _confirm(node, name, key)
-        grace = announced_grace if grace is None else grace
-    grace = GRACE_SECONDS if grace is None else grace
-    until = await node.rekeys.begin(name, key, 0.0 if body.now else grace, before)
+        raise conflict(
+            what, "that is the former password", f"To go back to it: hivectl networks rekey {name} --cancel"
+        )
+    # Asked in any case: a password typed wrong must change nothing.
+    confirmed = await _confirm(node, name, key) if body.join else None
+    default = GRACE_SECONDS if confirmed is None else confirmed
+    grace = 0.0 if body.now else default if body.grace is None else body.grace
+    until = await node.rekeys.begin(name, key, grace, before)
     await _forgive(node, name)
     return await _answer(
         node,
@@ -82,6 +89,16 @@ async def _cancel(node: Node, name: str) -> NetworkRekeyed:
     return await _answer(node, NetworkRekeyed(name=name, cancelled=True, moved=_names(node, had)))
 
 
+async def _prolong(node: Node, name: str, grace: float) -> NetworkRekeyed:
+    until = await node.rekeys.set_end(name, grace)
+    return await _answer(
+        node,
+        NetworkRekeyed(
+            name=name, until=rfc3339(until), moved=moved(node, name), not_moved=not_moved(node, name)
+        ),
+    )
+
+
 async def _end(node: Node, name: str) -> NetworkRekeyed:
     """End a grace time before it is over; but not for all others, which would be a slip."""
     out = not_moved(node, name)
@@ -97,38 +114,51 @@ async def _end(node: Node, name: str) -> NetworkRekeyed:
 
 
 async def _confirm(node: Node, name: str, key: bytes) -> float | None:
-    """Ask members that say they have a new password whether it is this one; the rest of their grace time.
+    """Ask members that may have a new password whether it is this one; for how long the former one counts, s.
 
+    Those are members that say so, and such as refuse this node: one of these has ended the former one.
     All at once: one that lies, or is silent, must not hide another that has it. None where nobody
-    is there to ask, or nobody answers. Raises HiveError (denied) when those that do have another one.
+    answers. Raises HiveError (denied) when all that do have another one.
     """
-    refused: list[str] = []
+    told, refused = claims(node, name), list[str]()
+    # What this node held back for was another password.
+    node.membership.forgive(name)
     ends: list[float] = []
 
     async with trio.open_nursery() as nursery:
 
-        async def ask(peer_id: str, until: float, connection: Connection) -> None:
-            try:
-                await node.membership.confirm(connection, name, key)
-            except JoinRefusedError:
-                refused.append(peer_id)
-            except (*STREAM_ERRORS, JoinDelayedError) as error:
-                log.debug("a member did not confirm the new password", peer=peer_id, why=error)
-            else:
-                ends.append(until)
-                nursery.cancel_scope.cancel()
+        async def ask(peer_id: str) -> None:
+            while True:
+                try:
+                    # A keeper may close the connection that refused it.
+                    connection = node.host.find(peer_id, name) or await node.peers.dial(peer_id)
+                    await node.membership.confirm(connection, name, key)
+                except JoinDelayedError as error:
+                    # This node has tried there with the former password.
+                    await trio.sleep(error.seconds)
+                except JoinRefusedError:
+                    refused.append(peer_id)
+                    return
+                except DialError as error:
+                    log.debug("a member cannot confirm the new password", peer=peer_id, why=error)
+                    return
+                except STREAM_ERRORS:
+                    await trio.sleep(0.5)
+                else:
+                    left = told.get(peer_id, 0.0) - time.time()
+                    ends.append(min(max(1.0, left), MAX_GRACE_SECONDS) if peer_id in told else 0.0)
+                    nursery.cancel_scope.cancel()
 
         nursery.cancel_scope.deadline = trio.current_time() + CONFIRM_SECONDS
-        for peer_id, until in claims(node, name).items():
-            connection = node.host.find(peer_id, name)
-            if connection is not None:
-                nursery.start_soon(ask, peer_id, until, connection)
+        refusing = [link.peer_id for link in node.peers.links.values() if name in link.join_errors]
+        for peer_id in {*told, *refusing}:
+            nursery.start_soon(ask, peer_id)
     if ends:
-        return min(max(1.0, ends[0] - time.time()), MAX_GRACE_SECONDS)
+        return ends[0]
     if refused:
         raise denied(
             f"rekeying {name} failed",
-            f"{several(_names(node, refused))} made another one",
+            f"{several(_names(node, refused))} {'has' if len(refused) == 1 else 'have'} another one",
             f"Check what you typed; or, if that is not to be believed, go past it:"
             f" hivectl networks rekey {name} --password-stdin",
         )
@@ -160,7 +190,7 @@ def _refuse_second_password(node: Node, name: str, now: bool) -> None:
             what,
             f"{several(by)} {'says that it has' if len(by) == 1 else 'say that they have'} made one",
             f"Take that: hivectl networks rekey {name} --join; or, if it is not to be believed, give one with"
-            " --password-stdin, or add --now",
+            " --password-stdin, add --now, or forget that node (hivectl nodes forget)",
         )
 
 

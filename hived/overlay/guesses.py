@@ -6,6 +6,7 @@ A pure table with the time passed in, so that its rules can be tested without wa
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 FIRST_DELAY = 0.5
@@ -66,6 +67,11 @@ class Guesses:
     def succeeded(self, source: str) -> None:
         """The right password: what failed before is forgiven."""
         self._sources.pop(source, None)
+
+    def forgive(self, of: Callable[[str], bool]) -> None:
+        """Forget the failures of those sources for which ``of`` is true."""
+        for source in [source for source in self._sources if of(source)]:
+            del self._sources[source]
 
     def _delay(self, failures: int) -> float:
         return float(min(self._max, self._first * 2 ** min(failures - 1, 30)))

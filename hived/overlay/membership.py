@@ -131,6 +131,10 @@ class Membership:
         # Streams in this network may be open: only a new connection is free of them.
         self._host.close_soon(connection)
 
+    def forgive(self, network: str) -> None:
+        """What was wrong for a network's former key says nothing of a new one."""
+        self._guesses.forgive(lambda source: source.endswith(f" {network}"))
+
     def is_newest(self, connection: Connection, network: str) -> bool:
         """Whether a peer proved the network's newest key."""
         return connection.proved.get(network) == self.keys[network][-1]
@@ -192,7 +196,8 @@ class Membership:
 
         ``agreed`` is told the key, and whether it is the peer's newest, before the other side relies on it.
         """
-        source, wire_id = self._source(connection, network), network_id(network)
+        # Apart from its tries here: what we get wrong there must not hold it up.
+        source, wire_id = f"to {self._source(connection, network)}", network_id(network)
         await self._wait(source)
         binding = Binding(wire_id, self._host.identity.peer_id, connection.peer_id, connection.handshake_hash)
         with trio.fail_after(JOIN_SECONDS):

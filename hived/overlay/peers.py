@@ -270,6 +270,13 @@ class Peers:
                 link.join_errors.pop(network, None)
         return complete
 
+    async def dial(self, peer_id: str) -> Connection:
+        """A connection to a peer that a keeper is there for, joined or not. Raises DialError."""
+        link = self.links.get(peer_id)
+        if link is None:
+            raise DialError("no address of it is known")
+        return await self._dial(link)
+
     async def _dial(self, link: Link) -> Connection:
         """Race the peer's addresses, each a little after the one before. Raises DialError."""
         addresses = list(dict.fromkeys(self._wishes.addresses(link.peer_id)))

@@ -122,6 +122,7 @@ class Rekeys:
                 )
             former = keys[0]
             self._agreed.pop(name, None)
+            self._membership.forgive(name)
             until = self._clock.wall() + grace if grace > 0 and former != key else None
             await self._networks.rekey(name, key, former if until is not None else None, until)
             if until is None:
@@ -136,19 +137,28 @@ class Rekeys:
             await self._renew_all(name)
         return until
 
+    async def set_end(self, name: str, grace: float) -> float:
+        """Let a grace time that runs end in ``grace`` seconds; epoch seconds. Raises HiveError (conflict)."""
+        async with self._changes:
+            rekeying = self.running.get(name)
+            if rekeying is None:
+                raise _no_grace_time(f"changing the grace time of {name} failed")
+            until = self._clock.wall() + grace
+            await self._networks.prolong(name, until)
+            rekeying.until, rekeying.clock = until, self._clock_ahead()
+        self._begun.set()
+        return until
+
     async def cancel(self, name: str) -> list[str]:
         """Go back to the former key; the peers that have shown the new one. Raises HiveError (conflict)."""
         async with self._changes:
             keys = self._membership.keys.get(name, ())
             if name not in self.running or len(keys) != 2:
-                raise conflict(
-                    f"going back to the former password of {name} failed",
-                    "no grace time runs on this node: it has one password only",
-                    "See hivectl networks",
-                )
+                raise _no_grace_time(f"going back to the former password of {name} failed")
             await self._networks.rekey(name, keys[0], None, None)
             rekeying = self.running.pop(name)
             self._agreed.pop(name, None)
+            self._membership.forgive(name)
             self._membership.set_network(name, keys[0])
         self.on_change()
         log.info("rekeying a network was cancelled", network=name)
@@ -233,22 +243,27 @@ class Rekeys:
         if agreed != (peer_id in known) and len(known) <= MAX_RECORDS:
             known.symmetric_difference_update({peer_id})
             self.on_change()
-        if not newest:
-            return
         rekeying = self.running.get(name)
-        if rekeying is None or peer_id in rekeying.moved or len(rekeying.moved) >= MAX_RECORDS:
+        if rekeying is None or newest == (peer_id in rekeying.moved):
             return
-        rekeying.moved.add(peer_id)
+        if newest and len(rekeying.moved) >= MAX_RECORDS:
+            return
+        rekeying.moved.symmetric_difference_update({peer_id})
         self.on_change()
-        log.info("a member has the new key", network=name, peer=peer_id)
+        said = "a member has the new key" if newest else "a member has the new key no more"
+        log.info(said, network=name, peer=peer_id)
         if self._nursery is not None:
-            self._nursery.start_soon(self._keep_moved, name, peer_id)
+            self._nursery.start_soon(self._keep_moved, name, peer_id, newest)
 
-    async def _keep_moved(self, name: str, peer_id: str) -> None:
+    async def _keep_moved(self, name: str, peer_id: str, moved: bool) -> None:
         try:
-            await self._networks.add_moved(name, peer_id)
+            await (self._networks.add_moved if moved else self._networks.remove_moved)(name, peer_id)
         except HiveError as error:
             log.warning("keeping who has the new key failed", why=error.line())
+
+
+def _no_grace_time(what: str) -> HiveError:
+    return conflict(what, "no grace time runs on this node: it has one password only", "See hivectl networks")
 
 
 def announced(record: NodeRecord) -> float | None:

@@ -291,25 +291,32 @@ class Sync:
         Raises ProtocolError, and believes nothing, when one record does not verify.
         """
         sifted = _Sifted()
+        coming: list[tuple[SignedRecord, float]] = []
         try:
             await self._sift(network, copies, source, sifted)
             # Not before all is proved: a bad batch must not hold honest copies back.
-            self._coming |= {(network, s.record.peer_id): s.record.seq for s, _ in sifted.taken}
-            await self.keep(network, sifted.taken, source)
+            for signed, age in sifted.taken:
+                author, seq = signed.record.peer_id, signed.record.seq
+                # Another neighbour may have told it while this batch was proved.
+                if seq > self._known(network, author):
+                    self._coming[network, author] = seq
+                    if author in self.ledger(network).records:
+                        self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
+                    coming.append((signed, age))
+            await self.keep(network, coming, source)
         except ProtocolError as error:
             self.budgets.useless.charge(source.peer_id, self.clock.monotonic(), _BAD_RECORD)
             if self.budgets.lines.take((source.peer_id, "bad"), self.clock.monotonic()):
                 log.warning("a member sent a bad record", network=network, peer=source.peer_id, why=error)
             raise
         finally:
-            for signed, _ in sifted.taken:
+            for signed, _ in coming:
                 self._coming.pop((network, signed.record.peer_id), None)
         return sifted.told
 
     async def _sift(self, network: str, copies: list[Copy], source: Connection, sifted: _Sifted) -> None:
         """Prove what is news, and charge the source for the rest. Raises ProtocolError."""
-        ledger, peer = self.ledger(network), source.peer_id
-        useless = refused = 0
+        peer, useless, refused = source.peer_id, 0, 0
         try:
             for copy in copies:
                 claim = read(copy.envelope, network_id(network))
@@ -317,8 +324,7 @@ class Sync:
                 if author == self._identity.peer_id:
                     useless += not self._met_own(network, claim)
                     continue
-                # All neighbours tell of a change while its first telling is on its way into the store.
-                known = max(ledger.sequence(author), self._coming.get((network, author), 0))
+                known, again = self._known(network, author), author in sifted.told
                 if seq >= known:
                     sifted.told[author] = seq
                 if seq <= known or copy.age > EXPIRY_SECONDS:
@@ -327,7 +333,8 @@ class Sync:
                     refused += 1
                 else:
                     sifted.taken.append((claim.prove(), copy.age))
-                    if author in ledger.records:
+                    if again:
+                        # The last of an author is charged when it is known to be news; one batch has one.
                         self.budgets.updates.charge((network, author), self.clock.monotonic(), 1)
                     # A proof costs about 0.1 ms: a batch of them would hold up everybody's traffic.
                     await trio.lowlevel.checkpoint()
@@ -340,6 +347,10 @@ class Sync:
                 peer=peer,
                 left=refused,
             )
+
+    def _known(self, network: str, author: str) -> int:
+        """The highest sequence that is known of an author, or is on its way into the store."""
+        return max(self.ledger(network).sequence(author), self._coming.get((network, author), 0))
 
     def _may_take(self, network: str, author: str, source: Connection, more: int) -> bool:
         """Whether an author's newer record fits: 10,000 in a network, new ones and changes not too fast."""

@@ -132,6 +132,12 @@ class Networks:
             peer=peer_id,
         )
 
+    async def remove_moved(self, name: str, peer_id: str) -> None:
+        """A member has gone back to the former key, or over to another."""
+        await self.database.execute(
+            "DELETE FROM moved WHERE network = :name AND peer_id = :peer", name=name, peer=peer_id
+        )
+
     async def registrations(self) -> list[Registration]:
         def read(db: Tables) -> list[Registration]:
             return [

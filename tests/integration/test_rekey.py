@@ -181,9 +181,11 @@ def warnings(node: Node) -> str:
     return " ".join(node.json("status")["warnings"])
 
 
-def await_warnings(node: Node, text: str, *, there: bool = True) -> None:
-    """Until status warns of something, or no more; 5 s at most."""
-    node.watch(["status", "--watch", "--json"], lambda s: any(text in w for w in s["warnings"]) == there, 5)
+def await_warnings(node: Node, text: str, *, there: bool = True, seconds: float = 5) -> None:
+    """Until status warns of something, or no more."""
+    node.watch(
+        ["status", "--watch", "--json"], lambda s: any(text in w for w in s["warnings"]) == there, seconds
+    )
 
 
 def test_join_takes_what_a_member_made(three: list[Node]) -> None:
@@ -195,7 +197,7 @@ def test_join_takes_what_a_member_made(three: list[Node]) -> None:
         "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
     )
     assert (wrong.code, wrong.err.count("\n")) == (4, 1)
-    assert "alpha made another one" in wrong.err
+    assert "alpha has another one" in wrong.err
     assert beta.json("networks")[0]["rekey_until"] is None
     taken = rekey(beta, "--join", password=made["password"])
     assert taken["moved"] == ["alpha"]
@@ -253,6 +255,38 @@ def test_the_maker_is_told_nothing_of_its_own_password(three: list[Node]) -> Non
     assert warnings(alpha) == ""
     # And may do it again.
     assert rekey(alpha)["until"]
+
+
+def test_who_comes_late_ends_the_former_password_too(three: list[Node]) -> None:
+    """Alpha has shut somebody out at once: whoever takes the new password there leaves no door open."""
+    alpha, beta, _ = three
+    rekey(alpha, "--now", password=NEW)
+    for node in (alpha, beta):
+        node.await_row(beta if node is alpha else alpha, lambda row: row["path"] == "none", 5)
+    await_warnings(beta, "refuses us", seconds=15)
+    wrong = beta.ctl(
+        "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
+    )
+    assert (wrong.code, wrong.err.count("\n")) == (4, 1)
+    assert "alpha has another one" in wrong.err
+    assert rekey(beta, "--join", password=NEW)["until"] is None
+    linked(beta, alpha)
+
+
+def test_who_goes_back_is_not_moved(three: list[Node]) -> None:
+    alpha, beta, _ = three
+    made = rekey(alpha)
+    rekey(beta, "--join", password=made["password"])
+    alpha.watch(["status", "--watch", "--json"], lambda s: s["networks"][0]["not_moved"] == ["gamma"], 5)
+    former = beta.ctl("networks", "rekey", NETWORK, "--password-stdin", stdin=PASSWORD + "\n", check=False)
+    assert (former.code, former.err.count("\n")) == (6, 1)
+    assert "--cancel" in former.err
+    rekey(beta, "--cancel")
+    alpha.watch(
+        ["status", "--watch", "--json"], lambda s: s["networks"][0]["not_moved"] == ["beta", "gamma"], 5
+    )
+    # A grace time that runs is made shorter by naming another.
+    assert seconds(rekey(alpha, "--grace", "1h")["until"]) < time.time() + 3700
 
 
 def test_two_passwords(three: list[Node]) -> None:
