@@ -133,7 +133,7 @@ def _refuse_twice(node: Node, name: str) -> None:
         raise conflict(
             f"adding network {name} failed",
             "this node is in a network of that name already",
-            f"Leave it first: hivectl networks leave {name}",
+            f"For a new password: hivectl networks rekey {name} --join; to go: hivectl networks leave {name}",
         )
 
 
