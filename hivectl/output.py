@@ -85,12 +85,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def several(names: list[str], most: int = 10) -> str:
-    """``a, b``; ``a, b and 3 more`` where there are more than ``most``."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
 def end_with_reader() -> None:
     """End quietly when whoever reads our pipe goes: a watch may have nothing to write for hours."""
     import select

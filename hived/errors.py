@@ -87,3 +87,9 @@ def conflict(what: str, why: str = "", hint: str = "") -> HiveError:
 def unreachable(what: str, why: str = "", hint: str = "") -> HiveError:
     """The other node cannot be reached: HTTP 502, exit code 7."""
     return HiveError(Kind.UNREACHABLE, what, why, hint)
+
+
+def several(names: list[str], most: int = 5) -> str:
+    """Names in a message: ``a, b``; ``a, b and 3 more`` where there are more than ``most``."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

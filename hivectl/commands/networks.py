@@ -12,7 +12,7 @@ from hivectl.output import Table
 from hivectl.parameters import DURATION, NAME
 from hivectl.session import path
 from hivectl.usage import wrong
-from hived.errors import usage
+from hived.errors import several, usage
 from hived.schema import MAX_GRACE, CreateNetwork, NetworkCreated, NetworkRekeyed, NetworkRow, RekeyNetwork
 
 
@@ -41,7 +41,7 @@ def table(rows: list[NetworkRow]) -> Table:
 def _rekey(row: NetworkRow) -> str:
     if row.rekey_until is None:
         return "-"
-    waiting = f"not moved: {output.several(row.not_moved)}" if row.not_moved else "all moved"
+    waiting = f"not moved: {several(row.not_moved, 10)}" if row.not_moved else "all moved"
     return f"until {output.when(row.rekey_until)}, {waiting}"
 
 
@@ -160,7 +160,7 @@ def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
     if network.cancelled:
         output.say(f"The former password of {name} counts alone again, on this node.")
         if network.moved:
-            output.note(f"These have taken the new one: {output.several(network.moved)}")
+            output.note(f"These have taken the new one: {several(network.moved, 10)}")
             output.note(f"On each of them, type: hivectl networks rekey {name} --cancel")
         return
     if network.until is None:
@@ -172,7 +172,7 @@ def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
         output.note("Keep it: it is not shown again.")
     output.warn(network.warning)
     if network.moved:
-        output.note(f"These have it too: {output.several(network.moved)}")
+        output.note(f"These have it too: {several(network.moved, 10)}")
     elif take:
         output.note(
             f"Nobody could be asked whether it is right; hivectl networks shows who has it. To end {name}'s"
@@ -180,7 +180,7 @@ def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
         )
     if network.not_moved:
         lead = "Out until they have it" if network.until is None else "Not moved yet"
-        output.note(f"{lead}: {output.several(network.not_moved)}")
+        output.note(f"{lead}: {several(network.not_moved, 10)}")
         output.note(f"On each of them, type: hivectl networks rekey {name} --join")
 
 

@@ -28,7 +28,7 @@ from .auth import Caller
 from .calls_rekey import weakness
 from .calls_status import network_rows
 from .node import Node
-from .views import blocked_row, node_detail, node_rows
+from .views import blocked_rows, node_detail, node_rows
 
 
 async def networks(node: Node, caller: Caller) -> list[NetworkRow]:
@@ -141,9 +141,7 @@ async def nodes(node: Node, caller: Caller, *, network: str = "") -> list[NodeRo
     """The nodes known in each network, this one first; last, of no network, blocked ones that are in none."""
     names = [node.require_network(network)] if network else sorted(node.membership.keys)
     rows = [row for name in names for row in node_rows(node, name)]
-    listed = {row.peer_id for row in rows}
-    blocked = [] if network else [peer for peer in node.book.blocked() if peer not in listed]
-    return rows + [blocked_row(node, peer) for peer in sorted(blocked)]
+    return rows if network else rows + blocked_rows(node, {row.peer_id for row in rows})
 
 
 async def show_node(node: Node, caller: Caller, node_ref: str) -> NodeDetail:

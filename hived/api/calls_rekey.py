@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import trio
 
-from ..errors import conflict, denied, usage
+from ..errors import conflict, denied, several, usage
 from ..logs import Log
 from ..overlay.host import STREAM_ERRORS, DialError
 from ..overlay.membership import JoinDelayedError, JoinRefusedError
 from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
-from ..overlay.rekey import GRACE_SECONDS, MAX_GRACE_SECONDS, announced
-from ..schema import NetworkRekeyed, RekeyNetwork
+from ..overlay.rekey import GRACE_SECONDS, announced
+from ..schema import MAX_GRACE, NetworkRekeyed, RekeyNetwork
 from ..store.networks import Registration
 from .auth import Caller
 from .node import Node, rfc3339
@@ -22,7 +22,6 @@ log = Log("hived.api.rekey")
 
 _CLOCKS = 86400.0
 CONFIRM_SECONDS = 10.0
-MAX_SHOWN = 5
 
 
 async def rekey_network(node: Node, caller: Caller, name: str, body: RekeyNetwork) -> NetworkRekeyed:
@@ -146,7 +145,7 @@ async def _confirm(node: Node, name: str, key: bytes) -> float | None:
                     await trio.sleep(0.5)
                 else:
                     left = told.get(peer_id, 0.0) - time.time()
-                    ends.append(min(max(1.0, left), MAX_GRACE_SECONDS) if peer_id in told else 0.0)
+                    ends.append(min(max(1.0, left), MAX_GRACE) if peer_id in told else 0.0)
                     nursery.cancel_scope.cancel()
 
         nursery.cancel_scope.deadline = trio.current_time() + CONFIRM_SECONDS
@@ -203,7 +202,7 @@ def claims(node: Node, network: str) -> dict[str, float]:
     found = {}
     for record in node.sync.visible(network):
         until = announced(record)
-        if until is None or not now < until <= now + MAX_GRACE_SECONDS + _CLOCKS:
+        if until is None or not now < until <= now + MAX_GRACE + _CLOCKS:
             continue
         peer_id = record.peer_id
         heard = peer_id != node.identity.peer_id and not node.book.is_blocked(peer_id)
@@ -262,12 +261,6 @@ def _others(node: Node, network: str) -> list[str]:
 def _names(node: Node, peers: Iterable[str]) -> list[str]:
     names = node.names()
     return sorted(names.shown(peer) or peer for peer in peers)
-
-
-def several(names: list[str]) -> str:
-    """Names in a sentence, not more than fit one."""
-    shown = ", ".join(names[:MAX_SHOWN])
-    return shown if len(names) <= MAX_SHOWN else f"{shown} and {len(names) - MAX_SHOWN} more"
 
 
 def weakness(password: str | None) -> str:

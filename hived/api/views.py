@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from typing import cast
 
 from ..overlay.host import Connection
+from ..overlay.names import Names
 from ..overlay.records import NodeRecord
 from ..proxy.reconciler import Running
 from ..schema import AddressState, Direction, NodeDetail, PathKind, Proxy, ProxyKind, ProxyState
@@ -70,52 +72,38 @@ def node_rows(node: Node, network: str) -> list[NodeRow]:
     for peer_id, registered in node.book.registrations:
         if registered == network:
             records.setdefault(peer_id, None)
-    rows = []
-    for peer_id, record in records.items():
-        path, connection = path_of(node, peer_id, network)
-        contact = last_contact_here(node, peer_id)
-        issued = _past(record)
-        stored = node.book.peer(peer_id)
-        rtt = connection.muxer.rtt if connection else None
-        rows.append(
-            NodeRow(
-                peer_id=peer_id,
-                name=names.shown(peer_id),
-                network=network,
-                path=path,
-                relay=None,
-                rtt_ms=_milliseconds(rtt),
-                latest_contact=rfc3339(max([t for t in (contact, issued) if t], default=None)),
-                version=record.version if record else "",
-                addresses=record.addresses if record else node.book.addresses.get(peer_id, []),
-                alias=stored.alias,
-                blocked=stored.blocked,
-            )
-        )
+    rows = [_row(node, names, peer_id, network, record) for peer_id, record in records.items()]
     return sorted(rows, key=lambda row: (row.path != "self", row.name or "~", row.peer_id))
 
 
-def blocked_row(node: Node, peer_id: str) -> NodeRow:
-    """A blocked node that no list of a network has."""
+def blocked_rows(node: Node, listed: Set[str]) -> list[NodeRow]:
+    """The blocked nodes besides those ``listed``: of no network, so that they can be found and unblocked."""
+    names = node.names()
+    return [_row(node, names, peer, "", None) for peer in sorted(set(node.book.blocked()) - listed)]
+
+
+def _row(node: Node, names: Names, peer_id: str, network: str, record: NodeRecord | None) -> NodeRow:
+    path, connection = path_of(node, peer_id, network)
     stored = node.book.peer(peer_id)
     return NodeRow(
         peer_id=peer_id,
-        name=node.names().shown(peer_id),
-        network="",
-        path="none",
+        name=names.shown(peer_id),
+        network=network,
+        path=path,
         relay=None,
-        rtt_ms=None,
-        latest_contact=rfc3339(last_contact_here(node, peer_id)),
-        version="",
-        addresses=[],
+        rtt_ms=_milliseconds(connection.muxer.rtt if connection else None),
+        latest_contact=_latest(last_contact_here(node, peer_id), record),
+        version=record.version if record else "",
+        addresses=record.addresses if record else node.book.addresses.get(peer_id, []),
         alias=stored.alias,
-        blocked=True,
+        blocked=stored.blocked,
     )
 
 
-def _past(record: NodeRecord | None) -> float | None:
-    """When a record was made. Its author's clock may be wrong by years: the future is no contact."""
-    return record.issued if record and record.issued <= time.time() + CLOCK_SECONDS else None
+def _latest(contact: float | None, record: NodeRecord | None) -> str | None:
+    """The last contact that is known of. An author's clock may be wrong by years: the future is none."""
+    issued = record.issued if record and record.issued <= time.time() + CLOCK_SECONDS else None
+    return rfc3339(max([t for t in (contact, issued) if t], default=None))
 
 
 def node_detail(node: Node, peer_id: str) -> NodeDetail:
@@ -131,7 +119,6 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     addresses |= {address: "record" for r in records for address in r.addresses}
     stored = node.book.peer(peer_id)
     here = last_contact_here(node, peer_id)
-    issued = _past(record)
     rtt = connection.muxer.rtt if connection else None
     problems = [*(link.join_errors.values() if link else ()), *([link.error] if link and link.error else ())]
     return NodeDetail(
@@ -143,7 +130,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
         path=path,
         relay=None,
         rtt_ms=_milliseconds(rtt),
-        latest_contact=rfc3339(max([t for t in (here, issued) if t], default=None)),
+        latest_contact=_latest(here, record),
         last_contact_here=rfc3339(here),
         record_issued=rfc3339(record.issued) if record else None,
         version=record.version if record else "",

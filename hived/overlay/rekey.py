@@ -25,7 +25,6 @@ from .records import NodeRecord
 log = Log("hived.overlay.rekey")
 
 GRACE_SECONDS = 7 * 86400.0
-MAX_GRACE_SECONDS = 90 * 86400.0
 CHECK_SECONDS = 60.0
 # A wall clock that was set back by so much, or ahead by so much, was wrong when a grace time began.
 # Ahead by less it may be that the machine stood still: then the time has passed.
@@ -190,7 +189,7 @@ class Rekeys:
             if rekeying.clock is None:
                 continue
             jump = self._clock_ahead() - rekeying.clock
-            if jump > -SET_BACK and jump < SET_AHEAD:
+            if -SET_BACK < jump < SET_AHEAD:
                 continue
             rekeying.clock += jump
             rekeying.until += jump
