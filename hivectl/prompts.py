@@ -58,6 +58,6 @@ def _closed() -> HiveError:
 
 def _is_terminal(stream: object) -> bool:
     try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # whatever stands for a stream
     except (AttributeError, ValueError):  # closed, or not there at all
         return False

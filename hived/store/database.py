@@ -72,7 +72,7 @@ class Database:
             await job.done.wait()
         assert job.result is not None
         try:
-            return job.result.unwrap()  # type: ignore[no-any-return]
+            return job.result.unwrap()  # type: ignore[no-any-return]  # of the job's own type
         except Exception as error:
             raise _readable(error, self.path) from error
 

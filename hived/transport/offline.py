@@ -25,4 +25,4 @@ def import_libp2p() -> None:
     try:
         importlib.import_module("libp2p")
     finally:
-        setattr(dns.asyncresolver, "Resolver", resolver)  # noqa: B010
+        setattr(dns.asyncresolver, "Resolver", resolver)  # noqa: B010 - mypy refuses the plain form

@@ -176,7 +176,7 @@ def test_a_node_moves_to_another_machine(scene: Scene) -> None:
         assert state(gamma) == rows
         answers(scene.port, WAIT_SECONDS)
         beta.await_row(peer_id, connected, WAIT_SECONDS)
-        assert beta.row(peer_id)["addresses"] == list(gamma.listen)  # type: ignore[index]
+        assert beta.row(peer_id)["addresses"] == list(gamma.listen)  # type: ignore[index]  # it has a row
         assert not any(row["peer_id"] == seen for row in beta.json("nodes"))
         # Sealed with its own key: it starts as any other node does.
         assert gamma.stop() == 0

@@ -81,7 +81,7 @@ def test_hangup_reads_the_configuration_again(home: Path) -> None:
     file.write_text(f'listen = "/ip4/127.0.0.1/tcp/{port}"\nname = "before"\nadmin = "me:{SECRET}"')
     made = Node(home, "node")
     data = ["--data-dir", str(made.data), "--config", str(file)]
-    made.command = lambda *extra: [str(BIN / "hived"), *data]  # type: ignore[method-assign]
+    made.command = lambda *extra: [str(BIN / "hived"), *data]  # type: ignore[method-assign]  # other flags
     try:
         made.start()
         assert made.process is not None
@@ -121,7 +121,7 @@ def test_xdg_directories_of_an_ordinary_user(home: Path) -> None:
     if os.geteuid() == 0:
         made.env |= {"HIVED_DATA_DIR": str(state), "HIVED_SOCKET": str(state / "control.sock")}
         runtime = state
-    made.command = lambda *extra: [str(BIN / "hived"), *words]  # type: ignore[method-assign]
+    made.command = lambda *extra: [str(BIN / "hived"), *words]  # type: ignore[method-assign]  # other flags
     try:
         made.start()
         assert (state / "hive.db").exists()

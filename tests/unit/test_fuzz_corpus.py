@@ -106,4 +106,4 @@ def test_script_reads_zeros_behind_its_end() -> None:
 
 def test_at_once_refuses_to_wait() -> None:
     with pytest.raises(AssertionError, match="it waits"):
-        at_once(trio.lowlevel.cancel_shielded_checkpoint())  # noqa: ASYNC105
+        at_once(trio.lowlevel.cancel_shielded_checkpoint())  # noqa: ASYNC105 - stepped by hand

@@ -50,7 +50,7 @@ async def node(directory: Path, name: str = "alpha") -> AsyncIterator[Daemon]:
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(daemon.run)
-            while not settings.socket.is_socket():  # noqa: ASYNC110
+            while not settings.socket.is_socket():  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.005)
             yield daemon
             nursery.cancel_scope.cancel()

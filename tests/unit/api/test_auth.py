@@ -42,7 +42,7 @@ async def auth(directory: Path) -> AsyncIterator[tuple[Auth, Clock, Admins]]:
 
 async def denied(awaitable: object) -> HiveError:
     with pytest.raises(HiveError) as caught:
-        await awaitable  # type: ignore[misc]
+        await awaitable  # type: ignore[misc]  # any awaitable
     return caught.value
 
 
@@ -74,7 +74,7 @@ async def test_a_session_belongs_to_whom_it_was_opened_by(tmp_path: Path) -> Non
 async def test_the_token_is_not_in_the_store(tmp_path: Path) -> None:
     async with auth(tmp_path) as (it, _, _admins):
         token, _ = await it.login(USER, "me", "right")
-        data = b"".join(path.read_bytes() for path in tmp_path.iterdir())  # noqa: ASYNC240
+        data = b"".join(path.read_bytes() for path in tmp_path.iterdir())  # noqa: ASYNC240 - a test may block
         assert token.encode() not in data
         assert b"right" not in data
 

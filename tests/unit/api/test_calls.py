@@ -36,7 +36,7 @@ async def kind(daemon: Daemon, method: str, path: str, body: object = None, call
 
 async def until(condition: Any) -> None:
     with trio.fail_after(10):
-        while not await condition():  # noqa: ASYNC110
+        while not await condition():  # noqa: ASYNC110 - no event tells
             await trio.sleep(0.01)
 
 

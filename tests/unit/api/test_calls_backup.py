@@ -137,7 +137,7 @@ async def test_the_daemon_is_to_be_started_anew(tmp_path: Path) -> None:
                 ended.append(await daemon.run())
 
             nursery.start_soon(run)
-            while not settings.socket.is_socket():  # noqa: ASYNC110
+            while not settings.socket.is_socket():  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.005)
             assert (await restored(daemon, data)).status == 200
     assert ended == [True]
@@ -196,7 +196,7 @@ async def test_a_node_that_answers_is_not_made_twice(tmp_path: Path) -> None:
 
 async def until_connected(daemon: Daemon) -> None:
     with trio.fail_after(10):
-        while not daemon.host.connections:  # noqa: ASYNC110
+        while not daemon.host.connections:  # noqa: ASYNC110 - no event tells
             await trio.sleep(0.01)
 
 

@@ -169,7 +169,7 @@ def test_the_socket_is_never_open_wider(tmp_path: Path) -> None:
         server.listen(tmp_path / "s").socket.close()  # what a dead one left is taken over
         server.remove(tmp_path / "s")
         server.remove(tmp_path / "s")
-        assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+        assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a test may block
 
     before = os.umask(0)
     try:

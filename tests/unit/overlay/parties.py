@@ -124,7 +124,7 @@ async def synced(
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something inside this process is so: a turn of the event loop after the other."""
     with trio.fail_after(SECONDS):
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110 - no event tells
             await trio.sleep(0.005)
 
 

@@ -194,7 +194,7 @@ async def test_each_refusal_is_told_to_the_store(logged: Logged) -> None:
             wanted.want(bob)
             peers.refresh()
             peers.kick()
-            await until(lambda: len(wanted.refused) >= count)  # noqa: B023
+            await until(lambda: len(wanted.refused) >= count)  # noqa: B023 - awaited before the loop goes on
         assert wanted.refused[:3] == [(bob.peer_id, NETWORK, count) for count in (1, 2, 3)]
 
 

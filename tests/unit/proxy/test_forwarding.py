@@ -131,7 +131,7 @@ async def test_the_ingress_is_full() -> None:
         with pytest.raises(trio.BrokenResourceError):
             await second.receive_some()
         with trio.fail_after(5):
-            while proxy.counters.connections > 1:  # noqa: ASYNC110
+            while proxy.counters.connections > 1:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.005)
         assert "no free connection" in (proxy.counters.last_error or "")
         await first.aclose()

@@ -155,7 +155,7 @@ async def test_a_port_taken_at_start_is_said_and_tried_again(
         async with reconciled(tmp_path, one) as (proxies, _):
             (item,) = proxies.running.values()
             with trio.fail_after(10):
-                while item.state != "listening":  # noqa: ASYNC110
+                while item.state != "listening":  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.01)
             assert item.error is None
 

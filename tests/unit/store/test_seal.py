@@ -79,7 +79,7 @@ async def test_no_secret_is_in_the_files(tmp_path: Path) -> None:
         await Networks(database, KEY).add("net", key)
         await IdentityKeys(database, KEY).save(seed, "peer")
         running = b"".join(path.read_bytes() for path in tmp_path.iterdir())  # noqa: ASYNC240
-    closed = b"".join(path.read_bytes() for path in tmp_path.iterdir())  # noqa: ASYNC240
+    closed = b"".join(path.read_bytes() for path in tmp_path.iterdir())  # noqa: ASYNC240 - a test may block
     for data in (running, closed):
         assert b"net" in data
         for secret in (key, seed):

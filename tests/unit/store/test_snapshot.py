@@ -120,7 +120,7 @@ async def test_a_snapshot_is_one_moment_while_others_write(tmp_path: Path) -> No
                 await database.run(
                     lambda db, n=number: [
                         db["setting"].upsert({"key": k, "value": str(n)}, ["key"], ensure=False) for k in "ab"
-                    ]  # type: ignore[misc]
+                    ]  # type: ignore[misc]  # columns of unlike types
                 )
 
         async with trio.open_nursery() as nursery:

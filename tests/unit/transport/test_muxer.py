@@ -271,7 +271,7 @@ async def test_the_peer_vanishes(kind: str) -> None:
 
         async def wait_for(what: str, call: Callable[[], object], error: type[Exception]) -> None:
             with pytest.raises(error):
-                await call()  # type: ignore[misc]
+                await call()  # type: ignore[misc]  # any awaitable
             waits.append(what)
 
         async with trio.open_nursery() as nursery:
