@@ -69,6 +69,11 @@ simulate: venv ## simulate 10 to 2,000 nodes (25 minutes); tables and chart to d
 bench-join: venv ## 200 strangers a second against a node that works (3 minutes); results to bench/results/
 	@scripts/bench join --out bench/results $(ARGS)
 
+.PHONY: bench
+bench: packages-test venv ## Hive beside ssh, Kubo and others (20 minutes); results to bench/results/ (ARGS='--rounds 1')
+	@scripts/kubo || echo "bench: going on without Kubo"
+	@scripts/bench forwarding --out bench/results $(ARGS)
+
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo
