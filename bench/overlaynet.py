@@ -20,7 +20,7 @@ from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import ProtocolError, decode
 from hived.store.records import StoredRecord
-from hived.transport.secure import NotSpokenError
+from hived.transport.multistream import NotSpokenError
 
 NETWORK = "simulated"
 # yamux header 12; Noise length 2 and tag 16.

@@ -23,14 +23,23 @@ from hived.overlay.joinhandshake import JOIN, Binding, JoinHandshake
 from hived.overlay.membership import Answer, Confirm, Hello
 from hived.overlay.wire import LENGTH_BYTES, decode, encode
 from hived.transport.frames import DATA, GO_AWAY, RST, SYN, Decoder, header
-from hived.transport.secure import NoisePipe
+from hived.transport.multistream import HandshakeError
+from hived.transport.records import Opener, Sealer
+from hived.transport.secure import SealedPipe
+from hived.transport.suites import NOISE as SUITE
 
 MULTISTREAM = "/multistream/1.0.0"
 NOISE = "/noise"
 YAMUX = "/yamux/1.0.0"
-SUITE = b"Noise_XX_25519_ChaChaPoly_SHA256"
 STREAM = 1
-GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError, EOFError)
+GONE = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+    HandshakeError,
+    OSError,
+    EOFError,
+)
 
 # How far a stranger came: no handshake, cut off after it, told to wait, or told that its guess is wrong.
 FARES = ("refused", "cut", "delayed", "guessed")
@@ -54,7 +63,7 @@ class Stranger:
         self.fare = "refused"
         self._stream = stream
         self._hello = encode(Hello(network=network, share=share))
-        self._secured: NoisePipe | None = None
+        self._secured: SealedPipe | None = None
         self._plain = bytearray()
         self._joined = bytearray()
         self._frames = Decoder()
@@ -80,8 +89,8 @@ class Stranger:
         await self._message()
         self.fare = "guessed"
 
-    async def _handshake(self) -> NoisePipe:
-        state = NoiseConnection.from_name(SUITE)
+    async def _handshake(self) -> SealedPipe:
+        state = NoiseConnection.from_name(SUITE.noise_name.encode())
         static = create_x25519()
         state.set_keypair_from_private_bytes(Keypair.STATIC, static.private_key.to_bytes())
         state.set_as_initiator()
@@ -95,7 +104,8 @@ class Stranger:
         third = state.write_message(NoiseHandshakePayload(identity.public_key, signature).serialize())
         await self._stream.send_all(len(third).to_bytes(2, "big") + bytes(third))
         self.fare = "cut"
-        return NoisePipe(self._stream, state)
+        out, back = state.noise_protocol.cipher_state_encrypt, state.noise_protocol.cipher_state_decrypt
+        return SealedPipe(self._stream, Sealer(SUITE, bytes(out.k)), Opener(SUITE, bytes(back.k)))
 
     async def _exactly(self, count: int) -> bytes:
         data = b""
@@ -110,7 +120,7 @@ class Stranger:
 
     async def _read(self) -> bytes:
         assert self._secured is not None
-        part = await self._secured.receive_some()
+        part = await self._secured.receive_some(65536)
         if not part:
             raise EOFError
         self._plain += part

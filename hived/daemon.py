@@ -38,6 +38,7 @@ from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
 from .overlay.rekey import Rekeys
 from .overlay.sync import Sync
+from .proxy.egress import Overlay
 from .proxy.header import PROXY
 from .proxy.ingress import Ingress
 from .proxy.reconciler import Reconciler
@@ -50,7 +51,7 @@ from .store.proxies import Proxies
 from .store.records import Records
 from .store.settings import IdentityKeys, Settings
 from .system import netlink, runlock
-from .transport.muxstream import MuxedStream
+from .transport.plane import Plane
 
 log = Log("hived")
 
@@ -62,6 +63,7 @@ PROBATION_SECONDS = 600.0
 PROBATION_STEP = 10.0
 NEIGHBOUR_SECONDS = 120.0
 SWITCH_SECONDS = 0.0002
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 class Daemon:
@@ -104,6 +106,11 @@ class Daemon:
             await self._serve()
 
     async def _serve(self) -> None:
+        async with self.plane.running():
+            await self._serve_on_plane()
+        log.info("stopped")
+
+    async def _serve_on_plane(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as overlay:
                 self._tasks = overlay
@@ -143,7 +150,6 @@ class Daemon:
                 await self._save_contacts()
                 await self._save_records()
                 overlay.cancel_scope.cancel()
-        log.info("stopped")
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
         """Returns at a signal to stop, or when hived is to start anew."""
@@ -172,7 +178,8 @@ class Daemon:
         self.admins = Admins(database)
         self.identity = await _identity(IdentityKeys(database, state_key))
         clock = time.monotonic
-        self.host = Host(self.identity, self._book.is_blocked)
+        self.plane = Plane()
+        self.host = Host(self.identity, self._book.is_blocked, self.plane)
         self.listening = Listening(self.host, self.settings)
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
@@ -199,8 +206,14 @@ class Daemon:
                 refused=self._refused,
             ),
         )
-        self.ingress = Ingress(self.membership.require)
-        self.reconciler = Reconciler(Proxies(database), self.ingress, self._open_stream, self._notify)
+        self.ingress = Ingress(self.membership.network_of, self.membership.require)
+        self.host.greeter = self.ingress.greet
+        self.reconciler = Reconciler(
+            Proxies(database),
+            self.ingress,
+            Overlay(self.plane, find=self.host.find, connect=self.peers.connection),
+            self._notify,
+        )
         self.node = Node(
             config=self.config,
             identity=self.identity,
@@ -358,9 +371,6 @@ class Daemon:
             self._book.register(peer_id, network, count)
             self._soon(self.networks.register, peer_id, network, count)
 
-    async def _open_stream(self, peer_id: str, network: str, protocol: str) -> MuxedStream:
-        return (await self.peers.open_stream(peer_id, network, protocol))[0]
-
     # What changes
 
     def _soon(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -516,6 +526,8 @@ def main(settings: Config, reload: Callable[[], Config]) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was imported stays: to look through all of it for garbage takes 70 ms each time.
     gc.freeze()
+    # A connection is some twenty objects, none in a cycle: the default looks for garbage every 30 of them.
+    gc.set_threshold(*GC_THRESHOLDS)
     logs.setup(settings.log_level, settings.log_format)
     try:
         validate(settings)

@@ -14,7 +14,6 @@ from ..proxy.egress import EgressProxy, Route
 from ..proxy.reconciler import Running
 from ..schema import AddProxy, Done, ForwardEvent, ForwardRequest, Proxy
 from ..store.proxies import ProxyRow
-from ..transport.muxstream import MuxedStream
 from .auth import Caller
 from .node import Node
 from .views import proxy_view
@@ -100,12 +99,8 @@ async def forward(
         with contextlib.suppress(trio.WouldBlock):
             events.send_nowait(why)
 
-    async def open_stream(peer: str, name: str, protocol: str) -> MuxedStream:
-        return (await node.peers.open_stream(peer, name, protocol))[0]
-
-    proxy = EgressProxy(
-        Route(network, peer_id, body.port, body.peer_port), sockets, open_stream, on_event=report
-    )
+    route = Route(network, peer_id, body.port, body.peer_port)
+    proxy = EgressProxy(route, sockets, node.proxies.overlay, on_event=report)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(proxy.run)
         await emit(

@@ -16,8 +16,8 @@ import trio
 
 from ..errors import HiveError
 from ..logs import Log
+from ..transport.multistream import NotSpokenError
 from ..transport.muxstream import MuxedStream
-from ..transport.secure import NotSpokenError
 from . import exchange
 from .exchange import EXCHANGE_SECONDS, MESSAGE_SECONDS, SYNC, SYNC_FIRST, Copy, Open
 from .host import STREAM_ERRORS, Connection

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -22,9 +23,13 @@ from ..errors import HiveError, conflict, failed
 from ..logs import Log
 from ..transport.frames import INITIAL_WINDOW
 from ..transport.limits import MuxLimits
+from ..transport.multistream import HandshakeError, negotiate, select
 from ..transport.muxer import Muxer
 from ..transport.muxstream import MuxedStream
-from ..transport.secure import HandshakeError, RawPipe, Upgrader, negotiate, select
+from ..transport.pipes import SocketPipe
+from ..transport.plane import Plane
+from ..transport.secure import Upgrader
+from ..transport.stream import Stream
 from .addresses import Endpoint, of_socket, parse, source_of
 from .admission import Admission
 from .identity import Identity
@@ -86,6 +91,11 @@ class Connection:
     def is_open(self) -> bool:
         return not self.muxer.closed.is_set()
 
+    @property
+    def takes_streams(self) -> bool:
+        """Open, and the peer is not going away."""
+        return self.is_open and not self.muxer.draining
+
     async def open_stream(self, protocol: str) -> MuxedStream:
         """A stream that speaks ``protocol``. Raises one of STREAM_ERRORS."""
         return (await self.open_any(protocol))[0]
@@ -98,7 +108,7 @@ class Connection:
         with trio.fail_after(NEGOTIATE_SECONDS):
             stream = await self.muxer.open()
             try:
-                return stream, await select(RawPipe(stream, True), *protocols)
+                return stream, await select(stream, *protocols)
             except BaseException:
                 stream.reset()
                 raise
@@ -111,8 +121,11 @@ class Host:
     are called for every connection, in this order.
     """
 
-    def __init__(self, identity: Identity, blocked: Callable[[str], bool]) -> None:
+    def __init__(self, identity: Identity, blocked: Callable[[str], bool], plane: Plane) -> None:
         self.identity = identity
+        self.plane = plane
+        # Sees each incoming stream's first bytes on the data plane's thread (transport.greeting).
+        self.greeter: Callable[[Connection, Stream, bytes], bool | None] | None = None
         self.handlers: dict[str, StreamHandler] = {}
         self.member_handlers: dict[str, StreamHandler] = {}
         self.connections: dict[str, list[Connection]] = {}
@@ -220,6 +233,9 @@ class Host:
                 connection = await self._upgrade(stream, None, remote)
             except DialError as error:
                 log.debug("handshake failed", remote=remote, why=error)
+            except Exception:
+                # A stranger's bytes got past all that reads them: one connection's end, not everybody's.
+                log.exception("a defect in a handshake; please report it", remote=remote)
             else:
                 self._limit_strangers()
                 log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
@@ -264,13 +280,23 @@ class Host:
                 raise DialError("hived is stopping")
         except HandshakeError as error:
             await trio.aclose_forcefully(stream)
-            raise DialError(_handshake_why(error)) from error
+            raise DialError(str(error)) from error
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             raise
-        muxer = Muxer(secured.pipe, initiator=expected is not None, limits=STRANGER)
+        muxer = Muxer(
+            self.plane,
+            SocketPipe(_take(stream)),
+            secured.sealer,
+            secured.opener,
+            initiator=expected is not None,
+            limits=STRANGER,
+            plain=secured.plain,
+        )
         connection = Connection(secured.peer_id, muxer, expected is not None, remote, secured.handshake_hash)
+        if self.greeter is not None:
+            muxer.greeter = partial(self.greeter, connection)
         several = self.connections.setdefault(connection.peer_id, [])
         several.append(connection)
         for oldest in several[:-MAX_OF_ONE_PEER]:
@@ -284,7 +310,7 @@ class Host:
         return [connection for several in self.connections.values() for connection in several]
 
     def find(self, peer_id: str, network: str | None = None) -> Connection | None:
-        """The best open connection to a peer, where ``network`` is usable when it is given.
+        """The best open connection to a peer, where ``network`` is usable when it is given. From any thread.
 
         The newest: a peer that dials again holds what was before for dead, and may know better.
         Of connections made at the same time both ends prefer the one that the smaller peer ID dialled.
@@ -293,7 +319,7 @@ class Host:
         found = [
             c
             for c in self.connections.get(peer_id, ())
-            if c.is_open and (network is None or network in c.usable)
+            if c.takes_streams and (network is None or network in c.usable)
         ]
         newest = max((c.opened for c in found), default=0.0)
         found = [c for c in found if c.opened > newest - SAME_TIME_SECONDS]
@@ -342,7 +368,7 @@ class Host:
             # A peer that has proved nothing is not even told of the members' protocols.
             offered = {**self.handlers, **self.member_handlers} if connection.memberships else self.handlers
             with trio.fail_after(NEGOTIATE_SECONDS):
-                protocol = await negotiate(RawPipe(stream, False), list(offered))
+                protocol = await negotiate(stream, offered)
             await offered[protocol](stream, connection)
             await stream.aclose()
         except STREAM_ERRORS as error:
@@ -383,6 +409,14 @@ def _bind(end: Endpoint) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
+def _take(stream: trio.SocketStream) -> socket.socket:
+    """The socket itself, which trio forgets."""
+    family = stream.socket.family
+    taken = socket.socket(family, socket.SOCK_STREAM, fileno=stream.socket.detach())
+    taken.setblocking(False)
+    return taken
+
+
 def abort(stream: trio.SocketStream) -> None:
     """Close with a reset: no more packets, and no state for a peer that is not wanted."""
     with contextlib.suppress(OSError):
@@ -415,9 +449,3 @@ def _why(error: OSError) -> str:
         return "the host name is not known"
     # trio's own text repeats the address, which the caller names anyway.
     return (os.strerror(error.errno) if error.errno else str(error)).lower()
-
-
-def _handshake_why(error: HandshakeError) -> str:
-    if "PeerIDMismatch" in type(error.__cause__).__name__ or "peer id does not correspond" in str(error):
-        return "another node answers there"
-    return str(error)

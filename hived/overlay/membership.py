@@ -144,8 +144,8 @@ class Membership:
 
         Raises ProtocolError, which resets the stream; unknown and unproved look the same.
         """
-        name = self._ids.get(wanted)
-        if name is None or name not in connection.memberships:
+        name = self.network_of(connection, wanted)
+        if name is None:
             if self._lines.take((connection.peer_id, protocol), self._clock()):
                 log.warning(
                     "a peer that is no member was refused",
@@ -155,6 +155,11 @@ class Membership:
                 )
             raise ProtocolError("not a member")
         return name
+
+    def network_of(self, connection: Connection, wanted: bytes) -> str | None:
+        """The network of an ID, if the peer is a member there. From any thread."""
+        name = self._ids.get(wanted)
+        return name if name in connection.memberships else None
 
     def members(self, network: str) -> list[Connection]:
         """One usable connection for each member that is connected."""

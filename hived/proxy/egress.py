@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from ..errors import HiveError, conflict, failed, usage
 from ..logs import Log
+from ..overlay.host import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
-from ..transport.muxstream import MuxedStream
-from .header import PROXY, Header, send_header
-from .pump import Counters, RefusedError, abort, join
+from ..transport.plane import Plane
+from ..transport.tunnel import Tunnel
+from .acceptor import Acceptor, Calls
+from .counters import Counters
+from .egressend import EgressEnd
+from .header import PROXY, Header, opening, send_header
 
 log = Log("hived.proxy.egress")
 
 MAX_CONNECTIONS = 1024
+CLOSE_SECONDS = 5.0
 _BACKLOG = 512
 
-OpenStream = Callable[[str, str, str], Awaitable[MuxedStream]]
+
+@dataclass(frozen=True)
+class Overlay:
+    """What an egress proxy needs of the overlay: the data plane, and connections to members.
+
+    ``find`` tells of one that is there, on any thread; ``connect`` makes one, raising HiveError.
+    """
+
+    plane: Plane
+    find: Callable[[str, str], Connection | None]
+    connect: Callable[[str, str], Awaitable[Connection]]
 
 
 @dataclass(frozen=True)
@@ -88,117 +103,135 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
     return made
 
 
-@dataclass(eq=False)
 class EgressProxy:
     """Serves already bound sockets; cancelled, it cuts its live connections.
 
-    ``listening`` is False once the listener died. Beyond MAX_CONNECTIONS new ones wait in the kernel.
+    The data plane does the work (``acceptor``); here is what only trio can do for it: connect to the
+    peer, and speak step by step with one that does not take a stream's data at once.
     """
 
-    route: Route
-    sockets: list[socket.socket]
-    open_stream: OpenStream
-    counters: Counters = field(default_factory=Counters)
-    limit: int = MAX_CONNECTIONS
-    on_event: Callable[[str], None] | None = None
-    _stop_listening: trio.CancelScope = field(default_factory=trio.CancelScope)
-    _closed: bool = False
-    _held: set[trio.CancelScope] = field(default_factory=set)
+    def __init__(
+        self,
+        route: Route,
+        sockets: list[socket.socket],
+        overlay: Overlay,
+        counters: Counters | None = None,
+        limit: int = MAX_CONNECTIONS,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        self.route = route
+        self.sockets = sockets
+        self.counters = counters or Counters(overlay.plane)
+        self._overlay = overlay
+        self._on_event = on_event
+        self._header = Header(
+            network=network_id(route.network), egress_port=route.port, ingress_port=route.peer_port
+        )
+        self._idle = trio.Event()
+        self._draining = False
+        self._nursery: trio.Nursery | None = None
+        self._acceptor = Acceptor(
+            overlay.plane,
+            sockets,
+            opening(self._header),
+            self.counters,
+            limit,
+            explain=lambda verdict: verdict.explain(route.port, route.peer_port),
+            calls=Calls(
+                tunnel=self._tunnel,
+                connect=partial(self._start, self._connect),
+                negotiate=self._on_negotiate,
+                failed=self._failed,
+                trouble=self._trouble,
+                idle=self._on_idle,
+            ),
+        )
 
     async def run(self) -> None:
         """Accept and forward until cancelled, or until :meth:`drain` and the last connection's end."""
-        slots = trio.CapacityLimiter(self.limit)
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self.sockets]
+        plane = self._overlay.plane
         try:
-            async with trio.open_nursery() as connections:
-                try:
-                    with self._stop_listening:
-                        async with trio.open_nursery() as accepting:
-                            for listener in listeners:
-                                accepting.start_soon(self._accept, listener, connections, slots)
-                finally:
-                    self._close()
+            async with trio.open_nursery() as self._nursery:
+                plane.call(self._acceptor.stop_listening if self._draining else self._acceptor.start)
+                await self._idle.wait()
+                self._nursery.cancel_scope.cancel()
         finally:
-            self._close()
-
-    @contextlib.contextmanager
-    def _until_closed(self) -> Iterator[None]:
-        """Hold a cancellation back until the port is free: who sees the reset and tries again is refused."""
-        with trio.CancelScope(shield=not self._closed) as scope:
-            self._held.add(scope)
-            try:
-                yield
-            finally:
-                self._held.discard(scope)
+            self._nursery = None
+            plane.call(self._acceptor.close)
+            # Held back until the port is free and all is cut; the data plane waits for nobody.
+            with trio.move_on_after(CLOSE_SECONDS) as scope:
+                scope.shield = True
+                await self._idle.wait()
 
     def drain(self) -> None:
         """Take no new connections; those that live go on."""
-        self._stop_listening.cancel()
+        self._draining = True
+        self._overlay.plane.call(self._acceptor.stop_listening)
 
-    def _close(self) -> None:
-        for sock in self.sockets:
-            with contextlib.suppress(OSError):
-                sock.close()
-        self._closed = True
-        for scope in self._held:
-            scope.shield = False
+    # What the acceptor asks for
 
-    async def _accept(
-        self, listener: trio.SocketListener, connections: trio.Nursery, slots: trio.CapacityLimiter
-    ) -> None:
-        while True:
-            token = object()
-            await slots.acquire_on_behalf_of(token)
-            try:
-                local = await listener.accept()
-            except OSError as error:
-                slots.release_on_behalf_of(token)
-                log.error("accepting connections failed", port=self.route.port, why=error.strerror or error)
-                await trio.sleep(0.2)
-            except BaseException:
-                slots.release_on_behalf_of(token)
-                raise
-            else:
-                connections.start_soon(self._forward_until_cut, local, slots, token)
+    def _tunnel(self) -> Tunnel | None:
+        """On the data plane's thread."""
+        connection = self._overlay.find(self.route.peer_id, self.route.network)
+        return connection.muxer.tunnel if connection is not None else None
 
-    async def _forward_until_cut(
-        self, local: trio.SocketStream, slots: trio.CapacityLimiter, token: object
-    ) -> None:
-        with self._until_closed():
-            await self._forward(local, slots, token)
+    def _start(self, function: Callable[..., Awaitable[None]], *arguments: object) -> bool:
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(function, *arguments)
+        return True
 
-    async def _forward(self, local: trio.SocketStream, slots: trio.CapacityLimiter, token: object) -> None:
-        route, counters = self.route, self.counters
-        counters.begin()
+    async def _connect(self) -> None:
+        plane, route = self._overlay.plane, self.route
         try:
-            local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = await self.open_stream(route.peer_id, route.network, PROXY)
+            await self._overlay.connect(route.peer_id, route.network)
+        except HiveError as error:
+            plane.call(self._acceptor.unreachable, f"{error.what}: {error.why}")
+        else:
+            plane.call(self._acceptor.connected)
+
+    def _on_negotiate(self, sock: socket.socket, early: bytes) -> None:
+        if not self._start(self._negotiate, sock, early):
+            self._overlay.plane.call(self._acceptor.not_negotiated, sock, "the proxy was stopped")
+
+    async def _negotiate(self, sock: socket.socket, early: bytes) -> None:
+        """The slow way: ask for the protocol, wait, send the header, then what was sent too early."""
+        plane, route, acceptor = self._overlay.plane, self.route, self._acceptor
+        why, taken = "the proxy was stopped", False
+        try:
+            connection = await self._overlay.connect(route.peer_id, route.network)
+            stream = await connection.open_stream(PROXY)
             try:
-                await send_header(
-                    stream,
-                    Header(
-                        network=network_id(route.network),
-                        egress_port=route.port,
-                        ingress_port=route.peer_port,
-                    ),
-                )
+                await send_header(stream, self._header)
+                left = stream.detach()
             except BaseException:
                 stream.reset()
                 raise
-            await join(local, stream, counters, await_verdict=True)
-            counters.last_error = None
         except HiveError as error:
-            self._failed(f"{error.what}: {error.why}")
-        except RefusedError as error:
-            self._failed(error.verdict.explain(route.port, route.peer_port))
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-            self._failed(f"the connection to the other node broke ({error})")
+            why = f"{error.what}: {error.why}"
+        except STREAM_ERRORS as error:
+            why = f"the connection to the other node broke ({error})"
+        else:
+
+            def take_over() -> None:
+                kept = stream.mailbox.stream
+                assert kept is not None
+                if not kept.dead:
+                    kept.head = stream.mailbox.take_over(*left) + early
+                tunnel = connection.muxer.tunnel
+                acceptor.negotiated(EgressEnd(acceptor, tunnel, kept, sock, optimistic=False))
+
+            plane.call(take_over)
+            taken = True
         finally:
-            counters.end()
-            slots.release_on_behalf_of(token)
-            # No-op when join() had it; the client must not wait for a peer that is not there.
-            if local.socket.fileno() >= 0:
-                abort(local)
+            if not taken:
+                plane.call(acceptor.not_negotiated, sock, why)
+
+    def _on_idle(self) -> None:
+        self._idle.set()
+
+    def _trouble(self, why: str) -> None:
+        log.error("accepting connections failed", port=self.route.port, why=why)
 
     def _failed(self, why: str) -> None:
         if self.counters.last_error != why:
@@ -206,5 +239,5 @@ class EgressProxy:
                 "forwarding a connection failed", port=self.route.port, peer=self.route.peer_id, why=why
             )
         self.counters.last_error = why
-        if self.on_event:
-            self.on_event(why)
+        if self._on_event:
+            self._on_event(why)

@@ -10,9 +10,13 @@ from enum import IntEnum
 
 import trio
 
-from ..overlay.wire import Message, ProtocolError, receive, receive_exactly, send
+from ..overlay.wire import LENGTH_BYTES, Message, ProtocolError, decode, encode, receive, send
+from ..transport.multistream import answer, optimistic
 
 PROXY = "/hive/proxy/1.0.0"
+# What an opener sends before its header, and ingress before its verdict, when both negotiate at once.
+OPENING = optimistic(PROXY)
+ANSWER = answer(PROXY)
 _LIMIT = 256
 
 
@@ -51,19 +55,45 @@ async def send_header(stream: trio.abc.SendStream, header: Header) -> None:
 
 async def receive_header(stream: trio.abc.ReceiveStream) -> Header:
     """The header of a new stream. Raises ProtocolError."""
-    header = await receive(stream, Header, _LIMIT)
+    return _checked(await receive(stream, Header, _LIMIT))
+
+
+def parse_opening(data: bytes) -> tuple[Header, bytes] | None:
+    """The header of a stream that negotiates at once, and what follows it; None while more is needed.
+
+    Raises ProtocolError when ``data`` does not begin so.
+    """
+    if not data.startswith(OPENING):
+        if OPENING.startswith(data):
+            return None
+        raise ProtocolError("another opening")
+    start = len(OPENING) + LENGTH_BYTES
+    length = int.from_bytes(data[len(OPENING) : start], "big")
+    if len(data) >= start and length > _LIMIT:
+        raise ProtocolError(f"a header of {length} bytes")
+    end = start + length
+    if len(data) < start or len(data) < end:
+        return None
+    return _checked(decode(data[start:end], Header)), data[end:]
+
+
+def _checked(header: Header) -> Header:
     if not (0 < header.egress_port < 65536 and 0 < header.ingress_port < 65536):
         raise ProtocolError("a proxy header with a port out of range")
     return header
+
+
+def opening(header: Header) -> bytes:
+    """What egress sends at once: protocol and header; the data follows."""
+    return OPENING + encode(header)
 
 
 async def send_verdict(stream: trio.abc.SendStream, verdict: Verdict) -> None:
     await stream.send_all(bytes([verdict]))
 
 
-async def receive_verdict(stream: trio.abc.ReceiveStream) -> Verdict:
-    """Ingress's first byte. Raises ProtocolError for none or an unknown one."""
-    byte = (await receive_exactly(stream, 1))[0]
+def parse_verdict(byte: int) -> Verdict:
+    """Ingress's first byte. Raises ProtocolError for an unknown one."""
     try:
         return Verdict(byte)
     except ValueError:

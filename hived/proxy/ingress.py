@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import os
+import ipaddress
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
 from ..logs import Log
 from ..overlay.host import Connection
 from ..overlay.quota import Allowance
+from ..overlay.wire import ProtocolError
 from ..transport.muxstream import MuxedStream
-from .header import PROXY, Header, Verdict, receive_header, send_verdict
-from .pump import Counters, abort, join
+from ..transport.plane import Plane
+from ..transport.stream import Stream
+from .counters import Counters
+from .header import ANSWER, PROXY, Header, Verdict, parse_opening, receive_header, send_verdict
+from .ingressend import REFUSE_SECONDS, Address, Dialing, IngressEnd, Refusal, tune
 
 log = Log("hived.proxy.ingress")
 
 MAX_CONNECTIONS = 1024
-CONNECT_SECONDS = 10.0
 HEADER_SECONDS = 10.0
+LOOKUP_SECONDS = 10.0
 LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -34,26 +38,101 @@ class Origin:
     ingress_port: int
 
 
-@dataclass(eq=False)
 class IngressProxy:
     """One permission with its target (``host`` None: this machine's loopback), and its live connections."""
 
-    origin: Origin
-    host: str | None
-    counters: Counters = field(default_factory=Counters)
-    limit: int = MAX_CONNECTIONS
-    live: set[trio.CancelScope] = field(default_factory=set)
+    def __init__(
+        self, origin: Origin, host: str | None, counters: Counters, limit: int = MAX_CONNECTIONS
+    ) -> None:
+        self.origin = origin
+        self.host = host
+        self.counters = counters
+        self.limit = limit
+        self._live: set[Dialing | IngressEnd] = set()
+
+    @property
+    def plane(self) -> Plane:
+        return self.counters.plane
+
+    @property
+    def addresses(self) -> list[Address] | None:
+        """Where the target is; None when its name has to be looked up."""
+        port = self.origin.ingress_port
+        if self.host is None:
+            return [(host, port) for host in LOOPBACK]
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+        return [(self.host, port)]
 
     def cut(self) -> None:
-        """End every live connection with a reset."""
-        for scope in list(self.live):
-            scope.cancel()
+        """End every live connection with a reset, from trio's thread."""
+        self.plane.call(self._cut)
+
+    # On the data plane's thread
+
+    def join(self, stream: Stream, addresses: list[Address]) -> None:
+        """Join a stream to the target; its verdict goes before the target's data."""
+        dialing = Dialing(self.plane, stream, addresses, self._dialled)
+        self._live.add(dialing)
+        self.counters.begin()
+        dialing.start()
+        if stream.head:
+            # Egress hears at once that we speak the protocol; the verdict may take its time.
+            stream.ready()
+
+    def _dialled(self, dialing: Dialing, sock: socket.socket | None, why: str, events: int) -> None:
+        self._live.discard(dialing)
+        stream = dialing.stream
+        if sock is None:
+            self.counters.end()
+            if not stream.dead:
+                stream.attach(Refusal(self.plane, stream, Verdict.TARGET_REFUSED))
+                self.plane.tell(self.unanswered, why)
+            return
+        tune(sock)
+        self.counters.last_error = None
+        stream.head += bytes([Verdict.OPEN])
+        end = IngressEnd(self.plane, stream, sock, self.counters, self._ended)
+        self._live.add(end)
+        end.start(watched=events != 0)
+        if events:
+            # The target may have said all that it has to say.
+            end.event(events)
+
+    def _ended(self, end: IngressEnd) -> None:
+        self._live.discard(end)
+        self.counters.end()
+
+    def _cut(self) -> None:
+        for end in list(self._live):
+            end.cut()
+            if isinstance(end, Dialing):
+                self._live.discard(end)
+                self.counters.end()
+
+    # On trio's thread
+
+    def unanswered(self, why: str) -> None:
+        """The target could not be reached."""
+        self.counters.last_error = f"nothing answers on {self.host or 'this machine'}: {why}"
+        log.warning("the target of an ingress proxy does not answer", port=self.origin.ingress_port, why=why)
 
 
 class Ingress:
-    """Serves ``/hive/proxy/1.0.0``: joins a peer's stream to the target that is set for it."""
+    """Serves ``/hive/proxy/1.0.0``: joins a peer's stream to the target that is set for it.
 
-    def __init__(self, require: Callable[[Connection, bytes, str], str]) -> None:
+    ``member`` tells the network of an ID where a peer is a member, else None; on any thread. ``require`` does
+    so on trio's, and raises ProtocolError.
+    """
+
+    def __init__(
+        self,
+        member: Callable[[Connection, bytes], str | None],
+        require: Callable[[Connection, bytes, str], str],
+    ) -> None:
+        self._member = member
         self._require = require
         self._proxies: dict[Origin, IngressProxy] = {}
         # What is logged of one peer's refused connections.
@@ -65,12 +144,38 @@ class Ingress:
 
     def remove(self, proxy: IngressProxy) -> None:
         """Accept no more for it and cut what lives."""
+        # In this order: the data plane looks here, and what it has joined by then is cut.
         if self._proxies.get(proxy.origin) is proxy:
             del self._proxies[proxy.origin]
         proxy.cut()
 
+    def greet(self, connection: Connection, stream: Stream, data: bytes) -> bool | None:
+        """Take a stream that negotiates at once, on the data plane's thread (transport.greeting).
+
+        Whatever is not as it should be is left to ``serve``, which says so.
+        """
+        try:
+            found = parse_opening(data)
+            if found is None:
+                return None
+        except ProtocolError:
+            return False
+        header, rest = found
+        network = self._member(connection, header.network)
+        proxy = self._find(header, network, connection.peer_id) if network else None
+        if proxy is None or not self.accepting or proxy.counters.connections >= proxy.limit:
+            return False
+        addresses = proxy.addresses
+        if addresses is None:
+            return False
+        stream.session.accept(stream)
+        stream.head = ANSWER
+        stream.put_back(rest)
+        proxy.join(stream, addresses)
+        return True
+
     async def serve(self, stream: MuxedStream, connection: Connection) -> None:
-        """One proxied connection, from header to end."""
+        """One proxied connection whose protocol has been negotiated, from its header to the join."""
         with trio.fail_after(HEADER_SECONDS):
             header = await receive_header(stream)
         network = self._require(connection, header.network, PROXY)
@@ -92,69 +197,45 @@ class Ingress:
             )
             await self._refuse(stream, Verdict.BUSY)
             return
-        with trio.CancelScope() as scope:
-            proxy.live.add(scope)
-            proxy.counters.begin()
+        addresses = proxy.addresses
+        if addresses is None:
             try:
-                await self._serve(stream, proxy)
-            finally:
-                proxy.counters.end()
-                proxy.live.discard(scope)
-                stream.reset()
+                addresses = await _look_up(proxy)
+            except (OSError, trio.TooSlowError):
+                proxy.unanswered("the host name is not known")
+                await self._refuse(stream, Verdict.TARGET_REFUSED)
+                return
+        left = stream.detach()
+
+        def take_over() -> None:
+            kept = stream.mailbox.stream
+            assert kept is not None
+            if kept.dead:
+                return
+            kept.head = stream.mailbox.take_over(*left)
+            if self._proxies.get(proxy.origin) is proxy:
+                proxy.join(kept, addresses)
+            else:
+                kept.reset()
+
+        proxy.plane.call(take_over)
 
     def _find(self, header: Header, network: str, peer_id: str) -> IngressProxy | None:
         return self._proxies.get(Origin(network, peer_id, header.egress_port, header.ingress_port))
-
-    async def _serve(self, stream: MuxedStream, proxy: IngressProxy) -> None:
-        try:
-            local = await _connect(proxy.host, proxy.origin.ingress_port)
-        except (OSError, trio.TooSlowError) as error:
-            why = _why(error)
-            proxy.counters.last_error = f"nothing answers on {proxy.host or 'this machine'}: {why}"
-            log.warning(
-                "the target of an ingress proxy does not answer", port=proxy.origin.ingress_port, why=why
-            )
-            await self._refuse(stream, Verdict.TARGET_REFUSED)
-            return
-        try:
-            proxy.counters.last_error = None
-            local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await send_verdict(stream, Verdict.OPEN)
-        except BaseException:
-            abort(local)
-            raise
-        await join(local, stream, proxy.counters)
 
     @staticmethod
     async def _refuse(stream: MuxedStream, verdict: Verdict) -> None:
         await send_verdict(stream, verdict)
         await stream.send_eof()
         # Egress resets its side once it has read the verdict; a reset of ours could overtake that.
-        with trio.move_on_after(HEADER_SECONDS):
+        with trio.move_on_after(REFUSE_SECONDS):
             while await stream.receive_some(65536):
                 pass
 
 
-def _why(error: OSError | trio.TooSlowError) -> str:
-    # trio wraps the failures of several addresses in a group, as the cause.
-    while isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
-        cause = error.__cause__
-        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
-        if not isinstance(first, OSError):
-            break
-        error = first
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number).lower() if number else "no answer"
-
-
-async def _connect(host: str | None, port: int) -> trio.SocketStream:
-    """A TCP connection to the target; of several addresses the first that answers."""
-    last: OSError = OSError("no address")
-    with trio.fail_after(CONNECT_SECONDS):
-        for name in [host] if host else LOOPBACK:
-            try:
-                return await trio.open_tcp_stream(name, port)
-            except OSError as error:
-                # The first reason counts: that there is no ::1 is no news.
-                last = error if host or name == LOOPBACK[0] else last
-    raise last
+async def _look_up(proxy: IngressProxy) -> list[Address]:
+    """The addresses of a target that has a name. Raises OSError or trio.TooSlowError."""
+    port = proxy.origin.ingress_port
+    with trio.fail_after(LOOKUP_SECONDS):
+        found = await trio.socket.getaddrinfo(proxy.host, port, type=socket.SOCK_STREAM)
+    return [(str(address[0]), port) for _, _, _, _, address in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -13,9 +13,9 @@ from ..errors import HiveError, Kind, conflict, not_found
 from ..logs import Log
 from ..store.proxies import Proxies, ProxyRow
 from . import egress
-from .egress import EgressProxy, OpenStream, Route
+from .counters import Counters
+from .egress import EgressProxy, Overlay, Route
 from .ingress import Ingress, IngressProxy, Origin
-from .pump import Counters
 
 log = Log("hived.proxy")
 
@@ -27,7 +27,7 @@ class Running:
     """A proxy of the store as it runs: its state as the API tells it, and how to stop it."""
 
     row: ProxyRow
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters
     state: str = "disabled"
     error: str | None = None
     egress: EgressProxy | None = None
@@ -40,12 +40,12 @@ class Reconciler:
     """Runs the proxies. ``on_change`` is called whenever a state changes."""
 
     def __init__(
-        self, store: Proxies, ingress: Ingress, open_stream: OpenStream, on_change: Callable[[], None]
+        self, store: Proxies, ingress: Ingress, overlay: Overlay, on_change: Callable[[], None]
     ) -> None:
         self.running: dict[int, Running] = {}
         self._store = store
         self._ingress = ingress
-        self._open_stream = open_stream
+        self.overlay = overlay
         self._on_change = on_change
         self._lock = trio.Lock()
         self._wake = trio.Event()
@@ -77,7 +77,9 @@ class Reconciler:
                     if proxy_id not in wanted:
                         del self.running[proxy_id]
             for proxy_id, row in wanted.items():
-                item = self.running.setdefault(proxy_id, Running(row, Counters(on_change=self._on_change)))
+                item = self.running.setdefault(
+                    proxy_id, Running(row, Counters(self.overlay.plane, on_change=self._on_change))
+                )
                 if item.row != row:
                     item.row = row
                 if row.enabled and item.scope is None and not self._stopping:
@@ -184,7 +186,7 @@ class Reconciler:
             item.state, item.error = "error", error.why
             return
         route = Route(row.network, row.peer_id, row.port, row.peer_port)
-        item.egress = EgressProxy(route, sockets, self._open_stream, item.counters)
+        item.egress = EgressProxy(route, sockets, self.overlay, item.counters)
         item.scope, item.ended = trio.CancelScope(), trio.Event()
         item.state, item.error = "listening", None
         if row.bind is None:

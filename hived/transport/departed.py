@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from .frames import DATA, FIN, RST, Frame
 
 if TYPE_CHECKING:
-    from .muxstream import MuxedStream
     from .outbox import Outbox
+    from .stream import Stream
 
 # Of so many ended streams the IDs are kept, to tell late frames from wrong ones.
 RECENT = 1024
@@ -27,7 +27,7 @@ class Departed:
     def __init__(self, outbox: Outbox, max_lingering: int) -> None:
         self._outbox = outbox
         self._max_lingering = max_lingering
-        self._lingering: OrderedDict[int, MuxedStream] = OrderedDict()
+        self._lingering: OrderedDict[int, Stream] = OrderedDict()
         self._recent: OrderedDict[int, None] = OrderedDict()
 
     def __contains__(self, stream_id: int) -> bool:
@@ -44,11 +44,11 @@ class Departed:
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
-    def linger(self, stream: MuxedStream) -> Iterator[int]:
+    def linger(self, stream: Stream) -> Iterator[int]:
         """Wait for the peer's end; the IDs of those that are reset to make room."""
         self._lingering[stream.id] = stream
         if credit := stream.inbox.top_up():
-            self._outbox.control(stream.lane, credit=credit)
+            self._outbox.control(stream, credit=credit)
         while len(self._lingering) > self._max_lingering:
             stream_id, oldest = self._lingering.popitem(last=False)
             self._reset(oldest)
@@ -62,7 +62,7 @@ class Departed:
         if frame.kind == DATA:
             stream.inbox.announce(frame.length)
         if frame.flags & RST:
-            self._outbox.drop(stream.lane)
+            self._outbox.drop(stream)
         if frame.flags & (FIN | RST):
             del self._lingering[stream.id]
             self.remember(stream.id)
@@ -73,6 +73,6 @@ class Departed:
             self._reset(stream)
         return True
 
-    def _reset(self, stream: MuxedStream) -> None:
-        self._outbox.reset(stream.id, stream.lane)
+    def _reset(self, stream: Stream) -> None:
+        self._outbox.reset(stream.id, stream)
         self.remember(stream.id)

@@ -54,14 +54,15 @@ class Frame(NamedTuple):
     Its first part carries the flags but FIN, and ``length``, the payload bytes of the
     whole frame; the parts that follow have length 0; FIN comes with the last part.
     For the other types ``length`` is the header's: window credit in bytes, the opaque
-    value of a ping, the code of a GoAway.
+    value of a ping, the code of a GoAway. ``payload`` is a view of what was fed to the
+    decoder: who keeps it copies it.
     """
 
     kind: int
     flags: int
     stream_id: int
     length: int
-    payload: bytes = b""
+    payload: bytes | memoryview = b""
 
     @property
     def continues(self) -> bool:
@@ -88,6 +89,11 @@ class Decoder:
         self._fin = 0
         self._broken: str | None = None
 
+    @property
+    def idle(self) -> bool:
+        """The next byte is the first of a frame."""
+        return not (self._missing or self._header)
+
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
         """The frames that ``data`` completes; exhaust it before the next call.
 
@@ -100,16 +106,15 @@ class Decoder:
         with memoryview(data) as view:
             while at < end:
                 if self._missing:
-                    # Copied, not sliced: a slice of one byte would keep the whole read alive.
-                    part = bytes(view[at : at + self._missing])
+                    part = view[at : at + self._missing]
                     at += len(part)
                     self._missing -= len(part)
                     yield Frame(DATA, 0 if self._missing else self._fin, self._stream_id, 0, part)
                     continue
                 if self._header or end - at < HEADER_BYTES:
-                    part = bytes(view[at : at + HEADER_BYTES - len(self._header)])
-                    at += len(part)
-                    self._header += part
+                    missing = HEADER_BYTES - len(self._header)
+                    self._header += bytes(view[at : at + missing])
+                    at = min(at + missing, end)
                     if len(self._header) < HEADER_BYTES:
                         return
                     kind, flags, stream_id, length = self._parse(self._header, 0)
@@ -120,7 +125,7 @@ class Decoder:
                 if kind != DATA:
                     yield Frame(kind, flags, stream_id, length)
                     continue
-                part = bytes(view[at : at + length])
+                part = view[at : at + length]
                 at += len(part)
                 self._missing = length - len(part)
                 if self._missing:

@@ -29,9 +29,6 @@ class MuxLimits:
     max_windows: int = 64 * MIB
     """All receive windows together; above it none grows."""
 
-    max_queued: int = 4 * MIB
-    """Waiting in the writer; above it a stream queues 16 KiB instead of 64."""
-
     max_frame: int = MAX_FRAME
     """Payload of one incoming frame."""
 
@@ -51,7 +48,7 @@ class MuxLimits:
     """A busy connection is pinged this often, to know its round-trip time."""
 
     close_timeout: float = 1.0
-    """For handing over what is queued and GoAway; as much again for closing the pipe."""
+    """For handing over what is queued and GoAway."""
 
     def __post_init__(self) -> None:
         if self.max_window < INITIAL_WINDOW:

@@ -1,68 +1,93 @@
-"""The stream multiplexer: one yamux connection (/yamux/1.0.0) over any byte pipe.
+"""The stream multiplexer: one secured yamux connection (/yamux/1.0.0), as trio's tasks see it.
 
 py-libp2p's own yamux resets streams whose window is empty for 5 s, ends the connection when
 a write is cancelled, and loses data on close (findings/py-libp2p.md, rows 1, 2, 5); hence this one. The
-protocol is in ``frames``, ``outbox``, ``inbox`` and ``session``; here are only the three tasks
-that move bytes and look at the clock.
+connection itself lives on the data plane's thread (``tunnel``); here is what crosses to it.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections import deque
 
 import trio
 
-from .frames import NORMAL, PROTOCOL_ERROR, Decoder, ProtocolError
+from .frames import NORMAL
+from .greeting import Greeter, Greeting
 from .limits import MuxLimits
 from .muxstream import MuxedStream
-from .outbox import Outbox
-from .session import PeerEndedError, Session
+from .plane import Plane
+from .records import Opener, Sealer
+from .session import NoStreamsError
+from .stream import Stream
+from .tunnel import Pipe, Tunnel
 
-_READ_BYTES = 128 * 1024
-_PIPE_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _DEFAULT_LIMITS = MuxLimits()
+_CANCEL_SECONDS = 1.0
 
 
 class Muxer:
     """One connection. Nothing moves until ``run`` does; ``open`` may be called before.
 
     ``closed`` is set when the connection is over and its pipe closed; ``close_reason`` then says why,
-    for people ("" before). ``rtt``: seconds, of the newest ping answered, None before the first.
-    ``last_received``: when bytes last came, by trio's clock. ``bytes_in`` and ``bytes_out`` count what
-    has passed the pipe, headers included.
+    for people ("" before). ``plain``: opened bytes that came behind the handshake.
+    ``greeter``, when set, sees the first bytes of each incoming stream on the data plane's thread, and may
+    keep it (see Greeter); what it does not keep comes to ``accept`` as if nothing had been looked at.
     """
 
     def __init__(
-        self, pipe: trio.abc.Stream, *, initiator: bool, limits: MuxLimits = _DEFAULT_LIMITS
+        self,
+        plane: Plane,
+        pipe: Pipe,
+        sealer: Sealer,
+        opener: Opener,
+        *,
+        initiator: bool,
+        limits: MuxLimits = _DEFAULT_LIMITS,
+        plain: bytes = b"",
     ) -> None:
         self.closed = trio.Event()
         self.close_reason = ""
-        self.last_received = trio.current_time()
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self._pipe = pipe
+        self.greeter: Greeter | None = None
+        self.tunnel = Tunnel(
+            plane, pipe, sealer, opener, initiator=initiator, limits=limits, owner=_Owner(plane, self)
+        )
+        self._plane = plane
+        self._plain = plain
         self._limits = limits
-        self._work = trio.Event()
-        self._outbox = Outbox(limits.max_queued, self._wake)
-        self._session = Session(initiator=initiator, limits=limits, outbox=self._outbox)
-        self._scope = trio.CancelScope()
+        self._incoming: deque[MuxedStream] = deque()
+        self._acceptors = trio.lowlevel.ParkingLot()
         self._running = False
         self._ending = False
         self._closed_here = False
 
     @property
     def rtt(self) -> float | None:
-        """Seconds from a ping to its answer, both in front of any data that waits."""
-        return self._session.rtt
+        """Seconds from a ping to its answer, both in front of any data that waits; None before the first."""
+        return self.tunnel.session.rtt
+
+    @property
+    def bytes_in(self) -> int:
+        """What has passed the pipe, headers included."""
+        return self.tunnel.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """What has passed the pipe, headers included."""
+        return self.tunnel.bytes_out
 
     @property
     def stream_count(self) -> int:
         """Streams that are open in at least one direction, those not yet accepted included."""
-        return len(self._session.streams)
+        return len(self.tunnel.session.streams)
+
+    @property
+    def draining(self) -> bool:
+        """No more streams are taken; those that live go on."""
+        return self.tunnel.session.draining
 
     def set_limits(self, limits: MuxLimits) -> None:
         """Other bounds for streams and windows from now on: a peer has proved what it is."""
-        self._session.limits = limits
+        self.tunnel.session.limits = limits
 
     # Streams
 
@@ -73,192 +98,177 @@ class Muxer:
         ``aclose``, BrokenResourceError when the connection is lost or the peer is going away.
         """
         await trio.lowlevel.checkpoint()
-        while True:
+        self._check_open()
+        opening = _Opening(self._plane, self.tunnel)
+        self._plane.call(opening.begin)
+        try:
+            await opening.done.wait()
+        except trio.Cancelled:
+            self._plane.call(opening.give_up)
+            raise
+        if opening.why is not None:
             self._check_open()
-            if self._session.may_open:
-                return self._session.open()
-            await self._session.openers.park()
+            raise trio.BrokenResourceError(opening.why)
+        return opening.face
 
     async def accept(self) -> MuxedStream:
-        """The next stream that the peer opened. Raises when the connection is over:
-        ClosedResourceError after ``aclose``, else EndOfChannel."""
+        """The next stream that the peer opened; it is acknowledged now, which is the peer's back-pressure.
+
+        Raises when the connection is over: ClosedResourceError after ``aclose``, else EndOfChannel.
+        """
         await trio.lowlevel.checkpoint()
         while True:
             if self.closed.is_set():
                 if self._closed_here:
                     raise trio.ClosedResourceError("the connection is closed")
                 raise trio.EndOfChannel(self.close_reason)
-            if self._session.backlog:
-                return self._session.accept()
-            await self._session.acceptors.park()
+            while self._incoming:
+                stream = self._incoming.popleft()
+                self._plane.call(_accept, stream)
+                if not stream.was_reset:
+                    return stream
+            await self._acceptors.park()
 
     def _check_open(self) -> None:
         if self._closed_here:
             raise trio.ClosedResourceError("the connection is closed")
         if self._ending:
             raise trio.BrokenResourceError(self.close_reason)
-        if self._session.exhausted:
-            self._session.drain()
-        if self._session.draining:
-            raise trio.BrokenResourceError("the connection takes no more streams")
 
     # Life
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Move bytes until the connection ends; then close the pipe and set ``closed``.
+        """Let bytes move until the connection ends, its pipe is closed and ``closed`` is set.
 
         Never raises for what the network or the peer does. Cancelled, it closes without GoAway.
         """
         assert not self._running, "a muxer runs once"
         self._running = True
+        self._plane.call(self.tunnel.start, self._plain)
+        self._plain = b""
         try:
-            if not self._ending:
-                with self._scope:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._read)
-                        nursery.start_soon(self._write)
-                        nursery.start_soon(self._keep_alive)
-                        task_status.started()
-            else:
-                task_status.started()
-        except Exception:
-            self._end("internal error", None)
-            raise
+            task_status.started()
+            await self.closed.wait()
         finally:
-            self._end("cancelled", None)
-            with trio.move_on_after(self._limits.close_timeout, shield=True):
-                await self._close_pipe()
-            self._set_closed()
+            if not self.closed.is_set():
+                self._plane.call(self.tunnel.end, "cancelled", None)
+                # The data plane waits for nobody; the bound is for one that has ended.
+                with trio.move_on_after(_CANCEL_SECONDS, shield=True):
+                    await self.closed.wait()
+                self.on_ended("cancelled")
 
     async def aclose(self) -> None:
-        """Send what is queued and GoAway, and close the pipe; takes 2 s at the very most.
+        """Send what is queued and GoAway, and close the pipe; takes a second at the very most.
 
         Open streams end at once with BrokenResourceError. Never raises but trio.Cancelled, and
         closes then too.
         """
         if not self._ending:
-            self._closed_here = True
-        self._end("closed here", NORMAL)
-        if self._running:
-            try:
-                await self.closed.wait()
-            except trio.Cancelled:
-                self._scope.cancel()
-                raise
-            return
-        # run() will find nothing to do.
+            self._closed_here = self._ending = True
+            self._plane.call(self.tunnel.end, "closed here", NORMAL)
         try:
-            with trio.move_on_after(self._limits.close_timeout):
-                await self._close_pipe()
-        finally:
-            self._set_closed()
+            await self.closed.wait()
+        except trio.Cancelled:
+            self._plane.call(self.tunnel.end_now)
+            raise
 
-    def _end(self, why: str, code: int | None) -> None:
-        """The end begins; the first reason counts. ``code``: of the GoAway to send, None for none."""
-        if self._ending:
+    # From the data plane
+
+    def on_incoming(self, stream: MuxedStream) -> None:
+        """The peer has opened a stream."""
+        self._incoming.append(stream)
+        self._acceptors.unpark()
+
+    def on_ended(self, why: str) -> None:
+        """The connection is over."""
+        if self.closed.is_set():
             return
         self._ending = True
         self.close_reason = why
-        self._session.fail(why)
-        if code is None:
-            self._scope.cancel()
-        else:
-            # The writer ends everything when it has written that.
-            self._outbox.go_away(code, drop=code != NORMAL)
-            self._scope.deadline = trio.current_time() + self._limits.close_timeout
-
-    async def _close_pipe(self) -> None:
-        with contextlib.suppress(*_PIPE_ERRORS):
-            await self._pipe.aclose()
-
-    def _set_closed(self) -> None:
+        self._incoming.clear()
         self.closed.set()
-        self._session.acceptors.unpark_all()
+        self._acceptors.unpark_all()
 
-    # The three tasks
 
-    async def _read(self) -> None:
-        decoder = Decoder(self._limits.max_frame)
+class _Opening:
+    """A wait for a new stream, on both sides."""
+
+    def __init__(self, plane: Plane, tunnel: Tunnel) -> None:
+        self.done = trio.Event()
+        self.why: str | None = None
+        self.face = MuxedStream(plane)
+        self._plane = plane
+        self._tunnel = tunnel
+        self._given_up = False
+
+    def begin(self) -> None:
+        """On the data plane's thread."""
+        self._tunnel.session.when_openable(self._open)
+
+    def give_up(self) -> None:
+        """On the data plane's thread."""
+        self._given_up = True
+        self.face.mailbox.reset()
+
+    def _open(self) -> None:
+        if self._given_up:
+            return
         try:
-            while True:
-                data = await self._pipe.receive_some(_READ_BYTES)
-                if not data:
-                    self._end("the peer closed the connection", None)
-                    return
-                self.last_received = trio.current_time()
-                self.bytes_in += len(data)
-                # Once the end has begun, the rest is read only to be discarded: a TCP connection closed on
-                # unread data is reset, and our GoAway lost with it.
-                if not self._ending:
-                    self._handle(decoder, data)
-        except _PIPE_ERRORS as error:
-            self._end(f"the connection broke: {error}", None)
+            stream = self._tunnel.session.open()
+        except NoStreamsError as error:
+            self._plane.tell(self._failed, self._tunnel.close_reason or str(error))
+        else:
+            mailbox = self.face.mailbox
+            mailbox.stream = stream
+            stream.attach(mailbox)
+            self._plane.tell(self._opened, stream.id)
 
-    def _handle(self, decoder: Decoder, data: bytes | bytearray) -> None:
-        try:
-            for frame in decoder.feed(data):
-                self._session.handle(frame)
-        except ProtocolError as error:
-            self._end(f"protocol error: {error}", PROTOCOL_ERROR)
-        except PeerEndedError as error:
-            self._end(str(error), None)
+    def _opened(self, stream_id: int) -> None:
+        self.face.id = stream_id
+        self.done.set()
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                batch = self._outbox.take()
-                if batch:
-                    # Cancelled only by the end of the connection, so whole frames go out.
-                    await self._pipe.send_all(batch)
-                    self.bytes_out += len(batch)
-                elif self._ending:
-                    self._scope.cancel()
-                    return
-                elif self._session.finished:
-                    self._end("the peer went away", NORMAL)
-                else:
-                    self._work = trio.Event()
-                    await self._work.wait()
-        except _PIPE_ERRORS as error:
-            self._end(f"the connection broke: {error}", None)
-            self._scope.cancel()
+    def _failed(self, why: str) -> None:
+        self.why = why
+        self.done.set()
 
-    def _wake(self) -> None:
-        self._work.set()
 
-    async def _keep_alive(self) -> None:
-        """Ping at the start, for the round-trip time, then when silence or its age asks for it."""
-        limits = self._limits
-        while True:
-            sent = trio.current_time()
-            self._session.ping()
-            if not await self._answered(sent):
-                self._end("keep-alive timeout", None)
-                return
-            # Anything that arrives puts the next ping off, but not for ever.
-            while (now := trio.current_time()) < sent + limits.rtt_interval:
-                due = min(self.last_received + limits.keep_alive, sent + limits.rtt_interval)
-                if due <= now:
-                    break
-                await trio.sleep_until(due)
+class _Owner:
+    """A tunnel's owner on the data plane's thread: what concerns trio crosses to the muxer."""
 
-    async def _answered(self, sent: float) -> bool:
-        """Wait for the ping's answer; False when the peer stays silent instead.
+    def __init__(self, plane: Plane, muxer: Muxer) -> None:
+        self._plane = plane
+        self._muxer = muxer
+        self.undecided = False
+        self._greetings: list[Greeting] = []
 
-        Silent is who says nothing at all: behind megabytes on a slow line, the answer itself may take
-        longer than a dead peer may.
-        """
-        heard = self.bytes_in
-        timeout = self._limits.keep_alive_timeout
-        deadline = sent + timeout
-        while True:
-            with trio.move_on_at(deadline):
-                await self._session.answered.wait()
-                return True
-            if self.bytes_in != heard:
-                return True
-            late = trio.current_time() - deadline
-            if late < 1.0:
-                return False
-            # This process was stopped, and what came meanwhile is still to be read.
-            deadline += late + timeout
+    def incoming(self, stream: Stream) -> None:
+        if self._muxer.greeter is None:
+            self._to_trio(stream)
+        else:
+            greeting = Greeting(stream, self._muxer.greeter, self._to_trio)
+            stream.end = greeting
+            self._greetings.append(greeting)
+            self.undecided = True
+
+    def received(self) -> None:
+        # Who opens a stream in the fast way sends the first bytes with it; the rest is for trio.
+        self.undecided = False
+        greetings, self._greetings = self._greetings, []
+        for greeting in greetings:
+            greeting.give_up()
+
+    def ended(self, why: str) -> None:
+        self._plane.tell(self._muxer.on_ended, why)
+
+    def _to_trio(self, stream: Stream) -> None:
+        face = MuxedStream(self._plane)
+        face.id = stream.id
+        face.mailbox.stream = stream
+        stream.attach(face.mailbox)
+        self._plane.tell(self._muxer.on_incoming, face)
+
+
+def _accept(stream: MuxedStream) -> None:
+    of_connection = stream.mailbox.stream
+    if of_connection is not None:
+        of_connection.session.accept(of_connection)

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .frames import INITIAL_WINDOW, MAX_LENGTH
-from .inbox import Inbox
-from .outbox import Lane
+from .mailbox import PIECE_BYTES, Mailbox
 
 if TYPE_CHECKING:
-    from .session import Session
-
-_READ_BYTES = 64 * 1024
+    from .plane import Plane
 
 
 class MuxedStream(trio.abc.HalfCloseableStream):
@@ -28,18 +24,18 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     has taken. ``was_reset``: the stream ended by RST of either side, or its connection was lost.
     """
 
-    def __init__(self, stream_id: int, session: Session) -> None:
-        self.id = stream_id
+    def __init__(self, plane: Plane) -> None:
+        self.id = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.was_reset = False
-        # For the session only.
-        self.inbox = Inbox(trio.current_time())
-        self.lane = Lane(stream_id, self._wake_sender)
-        self.got_fin = False
-        self.sent_fin = False
-        self._session = session
-        self._send_window = INITIAL_WINDOW
+        self.mailbox = Mailbox(plane, self)
+        self._plane = plane
+        self._piece = b""
+        self._pieces = 0
+        self._unsent = 0
+        self._got_fin = False
+        self._sent_fin = False
         self._closed = False
         self._sending = False
         self._cuttable = False
@@ -57,7 +53,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     # Sending
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data``; returns when its last bytes wait in the writer, which holds 64 KiB a stream.
+        """Send ``data``; returns when its last bytes wait in the data plane, which holds 64 KiB a stream.
 
         Cancelled, it may have sent a prefix of ``data``; the stream stays usable, but ``aclose`` then
         resets it: what was torn must not look complete. Raises ClosedResourceError after
@@ -73,15 +69,14 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             with memoryview(data) as view, view.cast("B") as rest:
                 while True:
                     self._check_sendable()
-                    room = min(self._room(), len(rest) - sent)
+                    room = min(PIECE_BYTES - self._unsent, len(rest) - sent)
                     if room > 0:
                         # bytes() of a whole bytes object is that object; anything else is copied,
                         # for it is the caller's to change once this has returned.
                         whole = room == len(rest) and isinstance(data, bytes)
-                        self._session.outbox.send(
-                            self.lane, bytes(data if whole else rest[sent : sent + room])
-                        )
-                        self._send_window -= room
+                        part = bytes(data if whole else rest[sent : sent + room])
+                        self._plane.call(self.mailbox.push, part)
+                        self._unsent += room
                         self.bytes_out += room
                         sent += room
                     if sent == len(rest):
@@ -102,7 +97,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             while True:
                 self._check_sendable()
-                if self._room() > 0:
+                if self._unsent < PIECE_BYTES:
                     return
                 await self._sender.park()
         finally:
@@ -113,27 +108,18 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        if not self.sent_fin or self._closed:
+        if not self._sent_fin or self._closed:
             self._check_sendable()
-            self._finish()
-
-    def _room(self) -> int:
-        return min(self._send_window, self._session.outbox.room(self.lane))
+            self._sent_fin = True
+            self._plane.call(self.mailbox.finish)
 
     def _check_sendable(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this stream is closed")
         if self._send_error is not None:
             raise trio.BrokenResourceError(self._send_error)
-        if self.sent_fin:
+        if self._sent_fin:
             raise trio.ClosedResourceError("send_eof was called")
-
-    def _finish(self) -> None:
-        self.sent_fin = True
-        self._session.finish(self)
-
-    def _wake_sender(self) -> None:
-        self._sender.unpark_all()
 
     # Receiving
 
@@ -144,7 +130,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         After RST, or a loss without FIN, it raises BrokenResourceError at once: what is still
         buffered has no known end. ClosedResourceError after ``aclose`` or ``reset``.
         """
-        limit = _READ_BYTES if max_bytes is None else operator.index(max_bytes)
+        limit = PIECE_BYTES if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
@@ -157,24 +143,20 @@ class MuxedStream(trio.abc.HalfCloseableStream):
                     raise trio.ClosedResourceError("this stream is closed")
                 if self._receive_error is not None:
                     raise trio.BrokenResourceError(self._receive_error)
-                data = self.inbox.get(limit)
-                if data:
-                    self.bytes_in += len(data)
-                    self._give_credit()
-                    return data
-                if self.got_fin:
+                if self._piece:
+                    return self._take(limit)
+                if self._got_fin:
                     return b""
                 await self._receiver.park()
         finally:
             self._receiving = False
 
-    def _give_credit(self) -> None:
-        if self.got_fin:
-            return  # There is nothing left to send into the window.
-        session = self._session
-        credit = self.inbox.credit(trio.current_time(), session.rtt, session.may_grow)
-        if credit:
-            session.outbox.control(self.lane, credit=credit)
+    def _take(self, limit: int) -> bytes:
+        data, self._piece = self._piece[:limit], self._piece[limit:]
+        self.bytes_in += len(data)
+        if not self._piece and not self._got_fin:
+            self._plane.call(self.mailbox.more)
+        return data
 
     async def wait_broken(self) -> None:
         """Wait for a reset by the peer or the loss of the connection; BrokenResourceError then.
@@ -198,14 +180,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             if self._torn or self._cuttable:
                 self.reset()
             else:
-                self._closed = True
-                if self._send_error is None:
-                    if not self.sent_fin:
-                        self._finish()
-                    self._session.linger(self)
-                self.inbox.clear()
-                self._sender.unpark_all()
-                self._receiver.unpark_all()
+                self._close_face()
+                self._plane.call(self.mailbox.close)
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
@@ -215,46 +191,57 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """
         if self._closed:
             return
-        self._closed = True
-        if self._send_error is None and not (self.got_fin and self.sent_fin):
+        self._close_face()
+        if self._send_error is None and not (self._got_fin and self._sent_fin):
             self.was_reset = True
-            self._session.reset(self)
-        self.inbox.clear()
+            self._plane.call(self.mailbox.reset)
+
+    def detach(self) -> tuple[int, bytes]:
+        """Let go of the stream, for another end to take it over: the arguments of ``Mailbox.take_over``.
+
+        This object is closed afterwards. Raises what ``send_all`` would.
+        """
+        self._check_sendable()
+        if self._sending or self._receiving:
+            raise trio.BusyResourceError("another task uses this stream")
+        left = self._pieces, self._piece
+        self._close_face()
+        return left
+
+    def _close_face(self) -> None:
+        self._closed = True
+        self._piece = b""
+        self._wake()
+
+    def _wake(self) -> None:
         self._sender.unpark_all()
         self._receiver.unpark_all()
 
-    # From the session
+    # From the data plane
 
-    def on_data(self, length: int, payload: bytes) -> None:
-        """Part of a frame that takes ``length`` from the window. Raises ProtocolError on an overrun."""
-        self.inbox.announce(length)
-        self.inbox.put(payload)
-        self._receiver.unpark_all()
+    def on_piece(self, data: bytes) -> None:
+        """Bytes have come; no more do until these are read."""
+        self._pieces += 1
+        if not self._closed and self._receive_error is None:
+            self._piece = data
+            self._receiver.unpark_all()
 
-    def on_credit(self, credit: int) -> None:
-        """The peer takes ``credit`` bytes more."""
-        self._send_window = min(self._send_window + credit, MAX_LENGTH)
+    def on_sent(self, count: int) -> None:
+        """So many bytes have left the data plane."""
+        self._unsent -= count
         self._sender.unpark_all()
 
     def on_fin(self) -> None:
-        """The peer has ended its side."""
-        self.got_fin = True
+        """The peer has ended its side, and all that it sent has come."""
+        self._got_fin = True
         self._receiver.unpark_all()
 
-    def on_reset(self, why: str = "the peer reset the stream") -> None:
-        """RST came, or the peer's frames make no sense on this stream."""
-        self._break(why, receiving=True)
-
-    def on_connection_lost(self, why: str) -> None:
-        """The connection is over. What ended with FIN stays readable."""
-        self._break(why, receiving=not self.got_fin)
-
-    def _break(self, why: str, *, receiving: bool) -> None:
+    def on_broken(self, why: str, received: bool) -> None:
+        """RST came, or the connection is lost; ``received``: the peer had ended its side before."""
         self.was_reset = True
         self._send_error = why
         self._broken.set()
-        if receiving:
+        if not received:
             self._receive_error = why
-            self.inbox.clear()
-        self._sender.unpark_all()
-        self._receiver.unpark_all()
+            self._piece = b""
+        self._wake()

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import trio
-from trio.testing import memory_stream_pair
 
 from hived.overlay.host import STREAM_ERRORS, Connection, Host
 from hived.overlay.identity import Identity
@@ -30,10 +29,9 @@ from hived.overlay.membership import (
 )
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import LENGTH_BYTES, Message, ProtocolError, decode, encode, receive
-from hived.transport.limits import MuxLimits
-from hived.transport.muxer import Muxer
+from hived.transport.multistream import negotiate
 from hived.transport.muxstream import MuxedStream
-from hived.transport.secure import RawPipe, negotiate
+from tests.planes import ends, muxer, plane
 
 from .target import Script, Target
 
@@ -128,17 +126,19 @@ async def scene(data: bytes) -> None:
     script = Script(data)
     how = script.byte()
     opens, elsewhere = bool(how & OPENS), bool(how & ELSEWHERE and not how & OPENS)
-    host = Host(HIVED, lambda peer_id: False)
-    membership = Membership(host, lambda peer_id, network: bool(how & KNOWN), lambda: 0.0)
-    membership.set_network("another" if elsewhere else NETWORK, *((K, NEWER) if how & REKEYED else (K,)))
     peer = Peer(script, opener=not opens)
-    near, far = memory_stream_pair()
-    ours = Muxer(near, initiator=opens, limits=MuxLimits())
-    theirs = Muxer(far, initiator=not opens, limits=MuxLimits())
-    connection = Connection(PEER.peer_id, ours, opens, "/ip4/127.0.0.1/tcp/1", HASH)
     failed = False
     with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
+        async with plane() as running, trio.open_nursery() as nursery:
+            host = Host(HIVED, lambda peer_id: False, running)
+            membership = Membership(host, lambda peer_id, network: bool(how & KNOWN), lambda: 0.0)
+            membership.set_network(
+                "another" if elsewhere else NETWORK, *((K, NEWER) if how & REKEYED else (K,))
+            )
+            near, far = ends()
+            ours = muxer(running, near, initiator=opens)
+            theirs = muxer(running, far, initiator=not opens)
+            connection = Connection(PEER.peer_id, ours, opens, "/ip4/127.0.0.1/tcp/1", HASH)
             await nursery.start(ours.run)
             await nursery.start(theirs.run)
 
@@ -146,7 +146,7 @@ async def scene(data: bytes) -> None:
                 stream = await (theirs.accept() if opens else theirs.open())
                 with suppress(*_GONE):
                     if opens:
-                        await negotiate(RawPipe(stream, False), [JOIN])
+                        await negotiate(stream, [JOIN])
                         await peer.answer(stream)
                     else:
                         await peer.open(stream)

@@ -24,6 +24,7 @@ from hived.overlay.records import NodeRecord, SignedRecord, sign
 from hived.overlay.wire import receive, send
 from hived.transport.muxstream import MuxedStream
 from tests.integration.nodes import PASSWORD, Node
+from tests.planes import plane
 
 T = TypeVar("T")
 ANSWER_SECONDS = 5.0
@@ -115,9 +116,9 @@ class Peer:
 @asynccontextmanager
 async def peer(seed: bytes | None = None) -> AsyncIterator[Peer]:
     """A running peer; its connections close in the end."""
-    host = Host(Identity.from_seed(seed or os.urandom(32)), lambda peer_id: False)
-    membership = Impatient(host, lambda peer_id, network: False, trio.current_time)
-    async with trio.open_nursery() as nursery:
+    async with plane() as running, trio.open_nursery() as nursery:
+        host = Host(Identity.from_seed(seed or os.urandom(32)), lambda peer_id: False, running)
+        membership = Impatient(host, lambda peer_id, network: False, trio.current_time)
         await nursery.start(host.run)
         yield Peer(host, membership)
         nursery.cancel_scope.cancel()

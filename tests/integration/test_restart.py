@@ -52,6 +52,10 @@ class Writer:
     removing: int | None = None
     naming: str = ""
 
+    def __post_init__(self) -> None:
+        # A writer before this one may have named it.
+        self.alias = self.node.json("nodes", "show", self.other)["alias"] or ""
+
     def run(self) -> None:
         """One change after the other, until one fails."""
         for number in itertools.count():

@@ -12,7 +12,7 @@ from bench.simnodes import run
 from hived.overlay.exchange import SYNC, Open
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import ProtocolError, encode
-from hived.transport.secure import NotSpokenError
+from hived.transport.multistream import NotSpokenError
 
 LATENCY = 0.04
 OPEN = encode(Open(network=network_id(NETWORK), round=True))

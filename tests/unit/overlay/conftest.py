@@ -28,3 +28,9 @@ def logged() -> Iterator[Logged]:
 def autojump_clock() -> MockClock:
     """Time that passes at once while everybody waits: for tests without threads and sockets."""
     return MockClock(autojump_threshold=0)
+
+
+@pytest.fixture
+def quick_clock() -> MockClock:
+    """A second takes 50 ms: for waits of many seconds beside the data plane's thread."""
+    return MockClock(rate=20)

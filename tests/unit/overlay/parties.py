@@ -23,6 +23,7 @@ from hived.overlay.records import NodeRecord, SignedRecord, sign
 from hived.overlay.sync import Sync
 from hived.store.networks import Networks
 from hived.store.records import Records
+from tests.planes import plane
 from tests.unit.store.stores import KEY, opened
 
 SECONDS = 20.0
@@ -83,12 +84,12 @@ async def party(
     identity = Identity.from_seed(letter.encode() * 32)
     blocked: set[str] = set()
     known: set[tuple[str, str]] = set()
-    host = Host(identity, blocked.__contains__)
-    membership = Membership(host, lambda peer, name: (peer, name) in known, clock)
-    if network is not None:
-        membership.set_network(network, K)
     with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
+        async with plane() as running, trio.open_nursery() as nursery:
+            host = Host(identity, blocked.__contains__, running)
+            membership = Membership(host, lambda peer, name: (peer, name) in known, clock)
+            if network is not None:
+                membership.set_network(network, K)
             await nursery.start(host.run)
             host.listen([LOOPBACK])
             yield Party(identity, host, membership, blocked, known)

@@ -11,8 +11,10 @@ from trio.testing import trio_test
 
 from hived.errors import HiveError, Kind
 from hived.overlay import host as host_module
+from hived.overlay.addresses import parse
 from hived.overlay.host import STREAM_ERRORS, Connection, DialError
 from hived.overlay.identify import PING
+from hived.transport.multistream import optimistic
 from hived.transport.muxstream import MuxedStream
 from tests.unit.overlay.parties import Logged, party, until
 
@@ -60,6 +62,23 @@ async def test_a_connection_both_ways(logged: Logged) -> None:
         assert bob.host.find(alice.peer_id) is None
         assert alice.host.all_connections() == []
         assert not ours.is_open
+
+
+@pytest.mark.parametrize("message", [bytes(32), b"\1" + bytes(31), b"", bytes(5), b"\xff" * 4000])
+@pytest.mark.parametrize("suite", ["/noise", "/hive/noise-aesgcm/1.0.0"])
+@trio_test
+async def test_no_first_message_ends_the_host(logged: Logged, suite: str, message: bytes) -> None:
+    """Points of low order among them, whose shared secrets the cryptography refuses to make."""
+    async with party("a") as alice, party("b") as bob:
+        end = parse(bob.address)
+        async with await trio.open_tcp_stream(end.host, end.port) as stranger:
+            await stranger.send_all(optimistic(suite) + len(message).to_bytes(2, "big") + message)
+            await stranger.send_eof()
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stranger.receive_some():
+                    pass
+        bob.host.handlers[OPEN] = echo
+        assert await said(await alice.dial(bob), OPEN, b"alive") == b"alive"
 
 
 @trio_test

@@ -1,26 +1,16 @@
-"""Two ends of a stream in memory, with hived's own muxer on both: time may be trio's mock clock."""
+"""Two ends of a stream, with hived's own muxer and data plane on both."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
-from trio.testing import memory_stream_pair
-
-from hived.transport.muxer import Muxer
 from hived.transport.muxstream import MuxedStream
+from tests.planes import connected
 
 
 @asynccontextmanager
 async def wire() -> AsyncIterator[tuple[MuxedStream, MuxedStream]]:
     """The opener's and the answerer's end of one stream."""
-    here, there = memory_stream_pair()
-    opener, answerer = Muxer(here, initiator=True), Muxer(there, initiator=False)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(opener.run)
-        await nursery.start(answerer.run)
-        near = await opener.open()
-        far = await answerer.accept()
-        yield near, far
-        nursery.cancel_scope.cancel()
+    async with connected() as (opener, answerer):
+        yield await opener.open(), await answerer.accept()

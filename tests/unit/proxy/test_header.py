@@ -56,13 +56,47 @@ async def test_verdicts() -> None:
     sender, receiver = memory_stream_one_way_pair()
     for verdict in Verdict:
         await header.send_verdict(sender, verdict)
-        assert await header.receive_verdict(receiver) is verdict
-    await sender.send_all(b"\x7f")
+        said = await receiver.receive_some(9)
+        assert len(said) == 1
+        assert header.parse_verdict(said[0]) is verdict
     with pytest.raises(ProtocolError, match="127"):
-        await header.receive_verdict(receiver)
-    await sender.aclose()
-    with pytest.raises(ProtocolError):
-        await header.receive_verdict(receiver)
+        header.parse_verdict(127)
+
+
+@given(st.binary(max_size=100), PORTS, PORTS, st.binary(max_size=50), st.integers(0, 300))
+def test_an_opening_is_found_once_it_is_whole(
+    network: bytes, egress: int, ingress: int, rest: bytes, cut: int
+) -> None:
+    message = Header(network=network, egress_port=egress, ingress_port=ingress)
+    opening = header.opening(message)
+    assert header.parse_opening(opening + rest) == (message, rest)
+    if cut < len(opening):
+        assert header.parse_opening(opening[:cut]) is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_opening_or_a_protocol_error_or_too_short(data: bytes) -> None:
+    for text in (data, header.OPENING + data, header.OPENING + len(data).to_bytes(4, "big") + data):
+        try:
+            found = header.parse_opening(text)
+        except ProtocolError:
+            continue
+        assert found is None
+        assert len(text) < len(header.OPENING) + 4 + 256
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_an_opening_with_ports_out_of_range(port: int) -> None:
+    for ports in ((port, 80), (80, port)):
+        with pytest.raises(ProtocolError):
+            header.parse_opening(
+                header.opening(Header(network=b"n", egress_port=ports[0], ingress_port=ports[1]))
+            )
+
+
+def test_a_long_opening_is_refused_before_it_has_come() -> None:
+    with pytest.raises(ProtocolError, match="300 bytes"):
+        header.parse_opening(header.OPENING + (300).to_bytes(4, "big"))
 
 
 def test_each_refusal_has_an_explanation() -> None:

@@ -33,7 +33,7 @@ async def reconciled(directory: Path, one: Link) -> AsyncIterator[tuple[Reconcil
         if not await Networks(database, KEY).all():
             await Networks(database, KEY).add(NETWORK, b"k" * 32)
         store = Proxies(database)
-        proxies = Reconciler(store, one.ingress, one.open_stream, lambda: None)
+        proxies = Reconciler(store, one.ingress, one.overlay, lambda: None)
         await nursery.start(proxies.run)
         yield proxies, store
         nursery.cancel_scope.cancel()

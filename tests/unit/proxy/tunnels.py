@@ -1,4 +1,4 @@
-"""Real streams of a real connection, and real TCP connections, for the proxies' tests."""
+"""Real connections on a real data plane, and real TCP connections, for the proxies' tests."""
 
 from __future__ import annotations
 
@@ -9,40 +9,7 @@ from functools import partial
 
 import trio
 
-from hived.transport.muxer import Muxer
-from hived.transport.muxstream import MuxedStream
-
-SECONDS = 20.0
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-@asynccontextmanager
-async def muxers() -> AsyncIterator[tuple[Muxer, Muxer]]:
-    """Two ends of a connection over a socket pair."""
-    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair()]
-    one, other = Muxer(ends[0], initiator=True), Muxer(ends[1], initiator=False)
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(one.run)
-            await nursery.start(other.run)
-            yield one, other
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def tunnel() -> AsyncIterator[tuple[MuxedStream, MuxedStream]]:
-    """The two ends of one stream."""
-    async with muxers() as (one, other):
-        ours = await one.open()
-        yield ours, await other.accept()
-
-
-async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """The two ends of one TCP connection on loopback."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        one = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        return one, await listener.accept()
 
 
 @asynccontextmanager
@@ -70,6 +37,24 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     return bytes(data)
 
 
+async def read_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = await stream.receive_some(count - len(data))
+        assert part, f"the stream ended after {len(data)} bytes"
+        data += part
+    return bytes(data)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+async def dial(port: int) -> trio.SocketStream:
+    """A TCP connection on loopback, also where it is reset before trio could have looked at it."""
+    await trio.lowlevel.checkpoint()
+    # Done by the kernel, as long as somebody listens; nobody is waited for.
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))

@@ -1,24 +1,48 @@
-"""Muxers over pipes for the tests: two that talk to each other, or one and a raw peer."""
+"""Muxers over socket pairs for the tests: two that talk to each other, or one and a raw peer.
+
+Both sides seal for real, with keys that the tests know. ``settle`` knows the data plane that ``plane`` runs.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import trio
 import trio.testing
 
+from hived.transport import suites
+from hived.transport.budget import Budget
 from hived.transport.limits import MuxLimits
+from hived.transport.mailbox import PIECE_BYTES
 from hived.transport.muxer import Muxer
 from hived.transport.muxstream import MuxedStream
+from hived.transport.pipes import SocketPipe
+from hived.transport.plane import Plane
+from hived.transport.records import Opener, Sealer
+from hived.transport.stream import Stream
+from hived.transport.suites import Suite
 
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 DATA, WINDOW, PING, GO_AWAY = 0, 1, 2, 3
 WINDOW_BYTES = 256 * 1024
+KEY_THERE, KEY_BACK = b"there" * 6 + b"!!", b"back!" * 6 + b"!!"
+# What the kernel makes of the smallest buffer that it gives is about 2 KiB.
+_TINY = 1
+# settle: rounds without any change before all is held for done, and rounds in which that must be.
+_STILL, _ROUNDS = 4, 2000
+
+# What a writer gets rid of at most while nobody reads: a piece in the hands of the peer's trio, the peer's
+# window, and its own place in the data plane.
+STALLED_BYTES = WINDOW_BYTES + 2 * PIECE_BYTES
+
+T = TypeVar("T")
+_running: trio.lowlevel.RunVar[Plane] = trio.lowlevel.RunVar("the plane of this test")
+_muxers: trio.lowlevel.RunVar[list[Muxer]] = trio.lowlevel.RunVar("the muxers of this test")
 
 
 def trio_test(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -27,7 +51,7 @@ def trio_test(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**arguments: Any) -> None:
         async def main() -> None:
-            with trio.fail_after(60):
+            with trio.fail_after(30):
                 await function(**arguments)
 
         trio.run(main)
@@ -35,41 +59,143 @@ def trio_test(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-def clocked(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """As ``trio_test``, with a clock that jumps to the next deadline when all tasks wait."""
-
-    @functools.wraps(function)
-    def run(**arguments: Any) -> None:
-        async def main() -> None:
-            await function(**arguments)
-
-        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-    return run
-
-
-def pipes(kind: str) -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    """Both ends of a pipe: ``memory`` (unbounded), ``lockstep`` (holds nothing) or ``socket``."""
-    if kind == "memory":
-        return trio.testing.memory_stream_pair()
-    if kind == "lockstep":
-        return trio.testing.lockstep_stream_pair()
-    one, other = socket.socketpair()
-    for end in (one, other):
-        end.setblocking(False)
-    return (
-        trio.SocketStream(trio.socket.from_stdlib_socket(one)),
-        trio.SocketStream(trio.socket.from_stdlib_socket(other)),
-    )
+# The data plane
 
 
 @contextlib.asynccontextmanager
-async def muxers(kind: str = "memory", **limits: Any) -> AsyncIterator[tuple[Muxer, Muxer]]:
+async def plane(budget: Budget | None = None) -> AsyncIterator[Plane]:
+    """The test's running data plane: a nested one is the outer one."""
+    try:
+        yield _running.get()
+        return
+    except LookupError:
+        made = Plane()
+    if budget is not None:
+        made.budget = budget
+    async with made.running():
+        token = _running.set(made)
+        listed = _muxers.set([])
+        try:
+            yield made
+        finally:
+            _running.reset(token)
+            _muxers.reset(listed)
+
+
+async def on_plane(running: Plane, function: Callable[[], T]) -> T:
+    """What ``function`` gives on the plane's thread, behind all that was called there before."""
+    done = trio.Event()
+    found: list[T] = []
+
+    def there() -> None:
+        try:
+            found.append(function())
+        finally:
+            running.tell(done.set)
+
+    running.call(there)
+    with trio.CancelScope(shield=True):
+        await done.wait()
+    return found[0]
+
+
+def _busy(running: Plane) -> bool:
+    return bool(running._active or running._calls)
+
+
+async def settle() -> None:
+    """Wait until neither the plane's thread nor trio's tasks have anything more to do.
+
+    Barriers through both, again and again until several in a row have changed nothing.
+    """
+    running = _running.get()
+    still, last = 0, None
+    for _ in range(_ROUNDS):
+        await trio.testing.wait_all_tasks_blocked()
+        busy = await on_plane(running, lambda: _busy(running))
+        now = (
+            [(muxer.bytes_in, muxer.bytes_out, muxer.closed.is_set()) for muxer in _muxers.get()],
+            len(running._handlers),
+            running.budget.windows,
+            running.budget.buffered,
+        )
+        still = still + 1 if now == last and not busy else 0
+        if still >= _STILL:
+            return
+        last = now
+    raise AssertionError("the data plane does not come to rest")
+
+
+# Sockets and what is on them
+
+
+def tiny(sock: socket.socket) -> None:
+    """Let the kernel hold next to nothing."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _TINY)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TINY)
+
+
+def sockets(kind: str = "socket") -> tuple[socket.socket, socket.socket]:
+    """A non-blocking pair: ``socket``, or ``tiny``, in which two kilobytes are on the way at most."""
+    pair = socket.socketpair()
+    for end in pair:
+        end.setblocking(False)
+        if kind == "tiny":
+            tiny(end)
+    return pair
+
+
+def make_muxer(
+    running: Plane,
+    sock: socket.socket,
+    *,
+    initiator: bool,
+    suite: Suite = suites.NOISE,
+    limits: MuxLimits | None = None,
+    **more: Any,
+) -> Muxer:
+    """A muxer over a socket, not yet running."""
+    mine, theirs = (KEY_THERE, KEY_BACK) if initiator else (KEY_BACK, KEY_THERE)
+    made = Muxer(
+        running,
+        SocketPipe(sock),
+        Sealer(suite, mine),
+        Opener(suite, theirs),
+        initiator=initiator,
+        limits=limits or MuxLimits(),
+        **more,
+    )
+    _muxers.get().append(made)
+    return made
+
+
+def of_plane(stream: MuxedStream) -> Stream:
+    """The plane's half of a stream; only looked at, when all has settled."""
+    found = stream.mailbox.stream
+    assert found is not None
+    return found
+
+
+def break_soon(running: Plane, stream: Stream) -> None:
+    """As if the peer had reset the stream, behind what was called before."""
+    running.call(stream.on_reset)
+    running.call(stream.session.reset, stream)
+
+
+def sent_and_waits(stream: MuxedStream) -> int:
+    """Bytes that ``send_all`` has taken and that still wait in the plane."""
+    return len(stream.mailbox._out)
+
+
+@contextlib.asynccontextmanager
+async def muxers(
+    kind: str = "socket", suite: Suite = suites.NOISE, **limits: Any
+) -> AsyncIterator[tuple[Muxer, Muxer]]:
     """Two running muxers, the first of which is the initiator."""
-    one, other = pipes(kind)
-    a = Muxer(one, initiator=True, limits=MuxLimits(**limits))
-    b = Muxer(other, initiator=False, limits=MuxLimits(**limits))
-    async with trio.open_nursery() as nursery:
+    one, other = sockets(kind)
+    async with plane() as running, trio.open_nursery() as nursery:
+        a = make_muxer(running, one, initiator=True, suite=suite, limits=MuxLimits(**limits))
+        b = make_muxer(running, other, initiator=False, suite=suite, limits=MuxLimits(**limits))
         await nursery.start(a.run)
         await nursery.start(b.run)
         yield a, b
@@ -78,114 +204,59 @@ async def muxers(kind: str = "memory", **limits: Any) -> AsyncIterator[tuple[Mux
 
 @contextlib.asynccontextmanager
 async def streams(
-    kind: str = "memory", **limits: Any
+    kind: str = "socket", suite: Suite = suites.NOISE, **limits: Any
 ) -> AsyncIterator[tuple[MuxedStream, MuxedStream, Muxer, Muxer]]:
     """A stream, seen from its opener and from the other side, and their muxers."""
-    async with muxers(kind, **limits) as (a, b):
+    async with muxers(kind, suite, **limits) as (a, b):
         ours = await a.open()
         yield ours, await b.accept(), a, b
 
 
-class Frame:
-    """One received frame, parsed with code of its own."""
-
-    def __init__(self, head: bytes, payload: bytes) -> None:
-        self.version, self.kind, self.flags, self.stream_id, self.length = struct.unpack("!BBHII", head)
-        self.payload = payload
-
-    def __repr__(self) -> str:
-        return f"Frame({self.kind}, {self.flags}, {self.stream_id}, {self.length})"
-
-    @property
-    def told(self) -> tuple[int, int, int, int]:
-        """What the header says."""
-        return self.kind, self.flags, self.stream_id, self.length
-
-
-def raw(kind: int, flags: int, stream_id: int, length: int, payload: bytes = b"", version: int = 0) -> bytes:
-    """A frame as it goes over the wire, or one that never should."""
-    return struct.pack("!BBHII", version, kind, flags, stream_id, length) + payload
-
-
-class RawPeer:
-    """The other side of a muxer, that may say what it wants."""
-
-    def __init__(self, pipe: trio.abc.Stream) -> None:
-        self.pipe = pipe
-        self._buffer = b""
-
-    async def send(self, *frames: bytes) -> None:
-        await self.pipe.send_all(b"".join(frames))
-
-    async def _exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            data = await self.pipe.receive_some(65536)
-            if not data:
-                raise EOFError
-            self._buffer += data
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
-        return data
-
-    async def any_frame(self) -> Frame:
-        head = await self._exactly(12)
-        length = int.from_bytes(head[8:], "big") if head[1] == DATA else 0
-        return Frame(head, await self._exactly(length))
-
-    async def frame(self) -> Frame:
-        """The next frame that is not a ping; EOFError at the end."""
-        while (frame := await self.any_frame()).kind == PING and frame.flags == SYN:
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self.send(raw(PING, ACK, 0, frame.length))
-        return frame
-
-    async def until_end(self) -> list[Frame]:
-        """All frames that still come."""
-        found = []
-        while True:
-            try:
-                found.append(await self.frame())
-            except EOFError:
-                return found
-
-    async def settled(self, probe: int = 0xC0FFEE) -> list[Frame]:
-        """What the muxer has said until it has handled all that was sent to it so far."""
-        await self.send(raw(PING, SYN, 0, probe))
-        found = []
-        while (frame := await self.frame()).told != (PING, ACK, 0, probe):
-            found.append(frame)
-        # A pong goes ahead of what else waits; a second one comes behind that.
-        await self.send(raw(PING, SYN, 0, probe + 1))
-        while (frame := await self.frame()).told != (PING, ACK, 0, probe + 1):
-            found.append(frame)
-        return found
-
-
-@contextlib.asynccontextmanager
-async def raw_peer(
-    *, initiator: bool = False, kind: str = "memory", **limits: Any
-) -> AsyncIterator[tuple[Muxer, RawPeer]]:
-    """A running muxer (by default the responder: the raw peer opens odd streams) and its peer."""
-    one, other = pipes(kind)
-    muxer = Muxer(one, initiator=initiator, limits=MuxLimits(**limits))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(muxer.run)
-        yield muxer, RawPeer(other)
-        nursery.cancel_scope.cancel()
-
-
 async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
     """Everything to the clean end."""
-    parts = []
-    while data := await stream.receive_some():
-        parts.append(data)
-    return b"".join(parts)
+    data = bytearray()
+    while part := await stream.receive_some():
+        data += part
+    return bytes(data)
 
 
 async def receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
     """``count`` bytes."""
-    data = b""
+    data = bytearray()
     while len(data) < count:
         part = await stream.receive_some(count - len(data))
         assert part, f"the stream ended after {len(data)} bytes"
         data += part
-    return data
+    return bytes(data)
+
+
+async def ends(muxer: Muxer, stream: MuxedStream, *, here: bool) -> None:
+    """Everything on an ended connection fails, and in the documented way."""
+    await muxer.closed.wait()
+    await settle()
+    for call in (stream.send_all(b"x"), stream.receive_some(), stream.send_eof()):
+        with pytest.raises(trio.BrokenResourceError):
+            await call
+    assert stream.was_reset
+    await stream.aclose()
+    with pytest.raises(trio.ClosedResourceError if here else trio.BrokenResourceError):
+        await muxer.open()
+    with pytest.raises(trio.ClosedResourceError if here else trio.EndOfChannel):
+        await muxer.accept()
+    await muxer.aclose()
+    assert muxer.stream_count == 0
+
+
+async def breaks(call: Callable[[], object]) -> None:
+    with pytest.raises(trio.BrokenResourceError):
+        await call()  # type: ignore[misc]  # any awaitable
+
+
+async def clogged(stream: MuxedStream) -> int:
+    """Send until nothing more is taken, without tearing anything; how many bytes."""
+    while True:
+        await settle()
+        room = PIECE_BYTES - stream._unsent
+        if not room:
+            return stream.bytes_out
+        await stream.send_all(bytes(room))

@@ -48,7 +48,7 @@ frames = st.one_of(
 
 
 def encoded(frame: Frame) -> bytes:
-    return header(*frame[:4]) + frame.payload
+    return header(*frame[:4]) + bytes(frame.payload)
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -66,7 +66,8 @@ def whole(parts: list[Frame]) -> list[Frame]:
             assert part.kind == DATA
             assert part.stream_id == last.stream_id
             assert not part.flags & ~FIN
-            found[-1] = last._replace(flags=last.flags | part.flags, payload=last.payload + part.payload)
+            payload = bytes(last.payload) + bytes(part.payload)
+            found[-1] = last._replace(flags=last.flags | part.flags, payload=payload)
             assert not part.flags or len(found[-1].payload) == last.length, "FIN before the last part"
         else:
             assert not part.continues
@@ -113,7 +114,23 @@ def test_the_frames_before_a_bad_one_come_out(expected: list[Frame], junk: bytes
 def test_it_takes_any_buffer(kind: type) -> None:
     (frame,) = Decoder().feed(kind(encoded(Frame(DATA, SYN, 1, 2, b"hi"))))
     assert frame == Frame(DATA, SYN, 1, 2, b"hi")
-    assert type(frame.payload) is bytes
+    assert type(frame.payload) is memoryview, "who keeps it copies it"
+
+
+def test_a_payload_is_a_view_of_what_was_fed() -> None:
+    wire = bytearray(encoded(Frame(DATA, 0, 1, 4, b"wire")))
+    (frame,) = Decoder().feed(wire)
+    wire[-4:] = b"buff"
+    assert bytes(frame.payload) == b"buff"
+
+
+def test_idle_is_between_two_frames() -> None:
+    decoder = Decoder()
+    assert decoder.idle
+    for byte in encoded(Frame(DATA, 0, 1, 2, b"hi")):
+        assert decoder.idle == (byte == 0 and decoder._header == b"" and not decoder._missing)
+        list(decoder.feed(bytes([byte])))
+    assert decoder.idle
 
 
 @pytest.mark.parametrize(

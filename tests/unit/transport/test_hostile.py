@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import trio
-import trio.testing
 
+from hived.transport.mailbox import PIECE_BYTES
 from tests.unit.transport.pairs import (
     ACK,
     DATA,
@@ -18,13 +18,14 @@ from tests.unit.transport.pairs import (
     SYN,
     WINDOW,
     WINDOW_BYTES,
-    raw,
-    raw_peer,
+    of_plane,
     receive_all,
+    receive_exactly,
+    sent_and_waits,
+    settle,
     trio_test,
 )
-
-settle = trio.testing.wait_all_tasks_blocked
+from tests.unit.transport.rawpeer import raw, raw_peer
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,10 @@ async def test_late_frames_for_a_closed_stream_are_ignored() -> None:
     async with raw_peer() as (muxer, peer):
         await peer.send(raw(WINDOW, SYN, 1, 0))
         stream = await muxer.accept()
+        await settle()
         stream.reset()
-        assert (await peer.frame()).told == (WINDOW, RST, 1, 0)
+        told = [(await peer.frame()).told for _ in range(2)]
+        assert told == [(WINDOW, ACK, 1, 0), (WINDOW, RST, 1, 0)]
         await peer.send(raw(DATA, 0, 1, 1000, bytes(1000)), raw(WINDOW, 0, 1, 5), raw(DATA, FIN, 1, 0))
         await peer.send(raw(WINDOW, RST, 1, 0))
         assert await peer.settled() == []
@@ -114,51 +117,79 @@ async def test_streams_above_the_backlog_are_reset() -> None:
         told = [frame.told for frame in await peer.settled()]
         assert told == [(WINDOW, RST, number, 0) for number in (513, 515)]
         await muxer.accept()
+        await settle()
         await peer.send(raw(WINDOW, SYN, 517, 0))
         assert [frame.told for frame in await peer.settled()] == [(WINDOW, ACK, 1, 0)]
 
 
 @trio_test
 async def test_a_stream_reset_before_it_is_accepted_is_never_seen() -> None:
-    async with raw_peer(accept_backlog=1) as (muxer, peer):
-        for number in range(1, 2001, 2):
+    async with raw_peer() as (muxer, peer):
+        for number in range(1, 201, 2):
             await peer.send(raw(WINDOW, SYN, number, 0), raw(WINDOW, RST, number, 0))
         await peer.send(raw(DATA, SYN, 2001, 2, b"me"))
         stream = await muxer.accept()
+        await settle()
         assert (stream.id, muxer.stream_count) == (2001, 1)
-        assert len(muxer._session._departed._recent) == 1000
+        assert muxer.tunnel.session._backlog == set()
+        assert len(muxer.tunnel.session._departed._recent) == 100
+
+
+@trio_test
+async def test_streams_opened_and_reset_cost_bounded_memory_while_nobody_accepts() -> None:
+    async with raw_peer(accept_backlog=4) as (muxer, peer), trio.open_nursery() as nursery:
+        for number in range(1, 201, 2):
+            await peer.send(raw(WINDOW, SYN, number, 0), raw(WINDOW, RST, number, 0))
+        # Who does not even read the refusals is ended for that.
+        await peer.settled()
+        assert muxer.stream_count == 0
+        assert len(muxer._incoming) <= 4
+        taken: list[int] = []
+
+        async def accept() -> None:
+            taken.append((await muxer.accept()).id)
+
+        nursery.start_soon(accept)
+        await settle()
+        await peer.send(raw(DATA, SYN, 4001, 2, b"me"))
+        await settle()
+        assert taken == [4001], "there is room again once they were looked at"
 
 
 @trio_test
 async def test_refused_streams_cost_bounded_memory_when_the_peer_reads_nothing() -> None:
-    async with raw_peer(kind="lockstep", max_streams=1, close_timeout=0.01) as (muxer, peer):
+    async with raw_peer(kind="tiny", max_streams=1, close_timeout=0.01) as (muxer, peer):
         with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
             for number in itertools.count(1, 2):
                 await peer.send(raw(WINDOW, SYN, number, 0))
-                assert muxer._outbox.pending_resets <= 1025
+                assert muxer.tunnel.outbox.pending_resets <= 1025
         await muxer.closed.wait()
         assert "refused" in muxer.close_reason
 
 
 @trio_test
 async def test_stray_data_costs_bounded_memory_when_the_peer_reads_nothing() -> None:
-    async with raw_peer(kind="lockstep") as (muxer, peer):
+    async with raw_peer(kind="tiny") as (muxer, peer):
         for number in range(1, 10_001, 2):
             await peer.send(raw(DATA, 0, number, 1, b"x"))
-        assert muxer._outbox.pending_resets <= 1025
-        assert len(muxer._session._departed._recent) <= 1024
+        assert muxer.tunnel.outbox.pending_resets <= 1025
+        assert len(muxer.tunnel.session._departed._recent) <= 1024
 
 
 @trio_test
 async def test_a_ping_flood_costs_bounded_memory_when_the_peer_reads_nothing() -> None:
-    async with raw_peer(kind="lockstep") as (muxer, peer):
+    async with raw_peer(kind="tiny") as (muxer, peer), trio.open_nursery() as nursery:
+        nursery.start_soon((await muxer.open()).send_all, bytes(WINDOW_BYTES))
+        await settle()
         flood = b"".join(raw(PING, SYN, 0, number) for number in range(100_000))
         await peer.send(flood)
-        assert len(muxer._outbox._pongs) == 16
+        await settle()
+        assert len(muxer.tunnel.outbox._pongs) == 16
         answers = []
-        while (frame := await peer.any_frame()).length != 99_999:
+        while (frame := await peer.any_frame()).told != (PING, ACK, 0, 99_999):
             answers.append(frame)
-        assert len(answers) < 40
+        assert len([frame for frame in answers if frame.kind == PING]) < 40
+        nursery.cancel_scope.cancel()
 
 
 @trio_test
@@ -172,13 +203,15 @@ async def test_answers_to_pings_nobody_sent_are_ignored() -> None:
 
 @trio_test
 async def test_window_updates_beyond_all_measure() -> None:
-    async with raw_peer() as (muxer, peer):
+    async with raw_peer() as (muxer, peer), trio.open_nursery() as nursery:
         await peer.send(raw(WINDOW, SYN, 1, 2**32 - 1), *[raw(WINDOW, 0, 1, 2**32 - 1)] * 10)
         stream = await muxer.accept()
         await settle()
-        assert stream._send_window == 2**32 - 1
-        await stream.send_all(bytes(1_000_000))
-        assert muxer._outbox.queued <= 64 * 1024
+        assert of_plane(stream).send_window == 2**32 - 1
+        nursery.start_soon(stream.send_all, bytes(1_000_000))
+        await settle()
+        assert sent_and_waits(stream) <= PIECE_BYTES
+        nursery.cancel_scope.cancel()
 
 
 @trio_test
@@ -187,8 +220,9 @@ async def test_single_bytes_do_not_cost_an_object_each() -> None:
         await peer.send(raw(WINDOW, SYN, 1, 0), raw(DATA, 0, 1, 1, b"x") * 100_000)
         stream = await muxer.accept()
         await settle()
-        assert stream.inbox.buffered == 100_000
-        assert len(stream.inbox._queue._chunks) < 10
+        inbox = of_plane(stream).inbox
+        assert inbox.buffered >= 100_000 - PIECE_BYTES
+        assert len(inbox.queue._chunks or ()) < 10
 
 
 def expected(kind: int, *frames: int) -> str:
@@ -233,7 +267,8 @@ async def test_any_two_combinations_of_flags(kind: int, first: int) -> None:
             if outcome == "half-closed":
                 assert await receive_all(stream) == received
             else:
-                assert stream.inbox.buffered == len(received)
+                assert await receive_exactly(stream, len(received)) == received
+                assert of_plane(stream).inbox.buffered == 0
             await stream.send_all(b"answer")
             assert [frame.told for frame in await peer.settled()] == [(WINDOW, ACK, 1, 0), (DATA, 0, 1, 6)]
 
@@ -248,6 +283,7 @@ async def test_a_stream_in_one_frame(flags: int) -> None:
         if flags & FIN:
             assert await stream.receive_some() == b""
         await stream.aclose()
+        await settle()
         assert muxer.stream_count == 0
 
 
@@ -280,4 +316,5 @@ async def test_junk_after_go_away_is_ignored() -> None:
     async with raw_peer() as (muxer, peer):
         await peer.send(raw(9, 0, 0, 0), b"\xff" * 100_000)
         assert [frame.told for frame in await peer.until_end()] == [(GO_AWAY, 0, 0, 1)]
+        await muxer.closed.wait()
         assert "type 9" in muxer.close_reason

@@ -92,3 +92,67 @@ def test_what_is_buffered_never_exceeds_the_window(steps: list[tuple[int, int, b
         inbox.credit(now, 0.1, lambda window: window * 2 <= 2**22)
         # What the peer may still send and what waits to be read fit the window together.
         assert inbox.allowed + inbox.buffered <= inbox.window <= 2**22
+
+
+def test_what_went_to_the_reader_at_once_counts_as_read() -> None:
+    inbox = Inbox(0.0)
+    inbox.announce(INITIAL_WINDOW // 4)
+    inbox.passed(INITIAL_WINDOW // 4)
+    assert inbox.buffered == 0
+    assert inbox.worth_credit
+    assert inbox.credit(9.0, None, yes) == INITIAL_WINDOW // 4
+
+
+def test_reading_by_view_counts_as_well() -> None:
+    inbox = Inbox(0.0)
+    fill(inbox, INITIAL_WINDOW // 4)
+    with inbox.first() as view:
+        assert len(view) == INITIAL_WINDOW // 4
+    inbox.drop(INITIAL_WINDOW // 4 - 1)
+    assert not inbox.worth_credit
+    assert inbox.get_into(memoryview(bytearray(100))) == 1
+    assert inbox.worth_credit
+    assert inbox.buffered == 0
+
+
+def test_what_is_put_back_comes_first_and_was_not_read() -> None:
+    inbox = Inbox(0.0)
+    inbox.announce(INITIAL_WINDOW // 4)
+    inbox.put(b"abc" + bytes(INITIAL_WINDOW // 4 - 3))
+    early = inbox.get(INITIAL_WINDOW)
+    assert inbox.worth_credit
+    inbox.put_back(early)
+    assert not inbox.worth_credit
+    assert inbox.buffered == INITIAL_WINDOW // 4
+    assert inbox.get(3) == b"abc"
+
+
+def test_a_window_that_has_grown_shrinks_by_halves_to_its_first_size() -> None:
+    inbox = Inbox(0.0)
+    sizes = []
+    for now in (0.001, 0.002):
+        fill(inbox, inbox.window)
+        drain(inbox)
+        inbox.credit(now, 0.1, yes)
+    assert inbox.window == 4 * INITIAL_WINDOW
+    for _ in range(4):
+        fill(inbox, inbox.allowed)
+        drain(inbox)
+        before = inbox.window
+        assert before - inbox.shrink() == inbox.window
+        inbox.credit(9.0, 0.1, no)
+        assert inbox.allowed == inbox.window
+        sizes.append(inbox.window)
+    assert sizes == [2 * INITIAL_WINDOW, INITIAL_WINDOW, INITIAL_WINDOW, INITIAL_WINDOW]
+
+
+def test_a_window_shrinks_by_no_more_than_was_read() -> None:
+    """Taking back what the peer was promised would be breaking the protocol."""
+    inbox = Inbox(0.0)
+    fill(inbox, INITIAL_WINDOW)
+    drain(inbox)
+    inbox.credit(0.001, 0.1, yes)
+    fill(inbox, 1000)
+    drain(inbox)
+    assert inbox.shrink() == 1000
+    assert inbox.allowed == inbox.window == 2 * INITIAL_WINDOW - 1000

@@ -1,4 +1,4 @@
-"""Against py-libp2p's yamux, over a pipe in memory: the other implementation at hand."""
+"""Against py-libp2p's yamux, over a socket pair: the other implementation at hand."""
 
 from __future__ import annotations
 
@@ -16,40 +16,51 @@ from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import Yamux
 
 from hived.transport.muxer import Muxer
-from tests.unit.transport.pairs import pipes, receive_all, receive_exactly, trio_test
+from tests.unit.transport.pairs import (
+    of_plane,
+    receive_all,
+    receive_exactly,
+    settle,
+    trio_test,
+)
+from tests.unit.transport.rawpeer import RawPeer, raw_peer
 
 
 class SecureConn:
-    """As much of libp2p's ISecureConn as its yamux asks for."""
+    """As much of libp2p's ISecureConn as its yamux asks for; sealed as the other side expects it."""
 
-    def __init__(self, pipe: trio.abc.Stream) -> None:
-        self.pipe = pipe
+    def __init__(self, peer: RawPeer) -> None:
+        self._peer = peer
+        self._opened = b""
 
     async def read(self, n: int | None = None) -> bytes:
         try:
-            return bytes(await self.pipe.receive_some(n))
+            if not self._opened:
+                self._opened = await self._peer.record()
+        except EOFError:
+            return b""
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise IOException(str(error)) from error
+        size = len(self._opened) if n is None else n
+        data, self._opened = self._opened[:size], self._opened[size:]
+        return data
 
     async def write(self, data: bytes) -> None:
         try:
-            await self.pipe.send_all(data)
+            await self._peer.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise IOException(str(error)) from error
 
     async def close(self) -> None:
-        await self.pipe.aclose()
+        await self._peer.pipe.aclose()
 
 
 @contextlib.asynccontextmanager
 async def with_libp2p(initiator: bool) -> AsyncIterator[tuple[Muxer, Yamux]]:
     """Our muxer, and theirs."""
-    one, other = pipes("socket")
-    ours = Muxer(one, initiator=initiator)
-    conn: Any = SecureConn(other)
-    theirs = Yamux(conn, ID(b"peer"), is_initiator=not initiator)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(ours.run)
+    async with raw_peer(initiator=initiator) as (ours, peer), trio.open_nursery() as nursery:
+        conn: Any = SecureConn(peer)
+        theirs = Yamux(conn, ID(b"peer"), is_initiator=not initiator)
         nursery.start_soon(theirs.start)
         await theirs.event_started.wait()
         yield ours, theirs
@@ -93,7 +104,7 @@ async def test_streams_of_ours(initiator: bool) -> None:
                 await stream.send_all(data)
                 assert await receive_all(stream) == data
             await stream.aclose()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await settle()
         assert ours.stream_count == 0
 
 
@@ -107,7 +118,7 @@ async def test_streams_of_theirs(initiator: bool) -> None:
             nursery.start_soon(write, stream, data)
             accepted = await ours.accept()
             assert await receive_exactly(accepted, len(data)) == data
-        assert accepted.inbox.window >= 256 * 1024
+        assert of_plane(accepted).inbox.window >= 256 * 1024
         await accepted.send_all(data[:100_000])
         await accepted.send_eof()
         assert await read_to_end(stream) == data[:100_000]
@@ -158,6 +169,20 @@ async def test_eight_at_once_both_ways() -> None:
                 nursery.start_soon(up, number)
             for _ in range(8):
                 nursery.start_soon(echo, await theirs.accept_stream())
+
+
+@trio_test
+async def test_a_stream_given_up_before_it_was_known_harms_nothing() -> None:
+    """A record without bytes would be the end of the connection for it."""
+    async with with_libp2p(True) as (ours, theirs):
+        session = ours.tunnel.session
+        for _ in range(3):
+            ours.tunnel.plane.call(lambda: session.open().reset())
+            await settle()
+        stream = await ours.open()
+        await stream.send_all(b"alive")
+        other = await theirs.accept_stream()
+        assert await other.read(5) == b"alive"
 
 
 @trio_test

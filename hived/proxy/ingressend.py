@@ -1,0 +1,175 @@
+"""One connection of an ingress proxy on the data plane's thread: a stream, and the way to its target."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from ..transport.plane import ERR, HUP, OUT, Plane, Timer
+from ..transport.socketend import SocketEnd, abort
+from ..transport.stream import EOF, Stream
+from .counters import Counters
+from .header import Verdict
+
+CONNECT_SECONDS = 10.0
+REFUSE_SECONDS = 10.0
+
+Address = tuple[str, int]
+
+
+class Dialing:
+    """The end of a stream while its target is dialled: the first of ``addresses`` that answers.
+
+    ``done`` is called with the socket, or with None and why there is none; not after ``cut``. Its last
+    argument are the events that were told of a socket that is watched, 0 for one that is not.
+    """
+
+    readable = False
+
+    def __init__(
+        self,
+        plane: Plane,
+        stream: Stream,
+        addresses: Iterable[Address],
+        done: Callable[[Dialing, socket.socket | None, str, int], None],
+    ) -> None:
+        self.stream = stream
+        self._plane = plane
+        self._addresses = iter(addresses)
+        self._done = done
+        self._sock: socket.socket | None = None
+        self._why = ""
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Dial."""
+        self.stream.end = self
+        self._timer = self._plane.after(CONNECT_SECONDS, partial(self._finish, None, "no answer"))
+        self._next()
+
+    def cut(self) -> None:
+        """Stop, and reset the stream."""
+        self._clear()
+        self.stream.reset()
+
+    def _next(self) -> None:
+        for address in self._addresses:
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except OSError as error:
+                self._failed(error.errno)
+                continue
+            number = sock.connect_ex(address)
+            if number == 0:
+                self._finish(sock, "")
+                return
+            if number == errno.EINPROGRESS:
+                self._sock = sock
+                self._plane.watch(sock, self._event)
+                return
+            self._failed(number)
+            sock.close()
+        self._finish(None, self._why or "no address")
+
+    def _failed(self, number: int | None) -> None:
+        # The first reason counts: that there is no ::1 is no news.
+        self._why = self._why or os.strerror(number or 0).lower()
+
+    def _event(self, events: int) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        if events & (ERR | HUP):
+            self._failed(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self._drop()
+            self._next()
+        elif events & OUT:
+            self._sock = None
+            self._finish(sock, "", events)
+
+    def _finish(self, sock: socket.socket | None, why: str, events: int = 0) -> None:
+        self._clear()
+        self._done(self, sock, why, events)
+
+    def _drop(self) -> None:
+        if self._sock is not None:
+            self._plane.forget(self._sock)
+            abort(self._sock)
+            self._sock = None
+
+    def _clear(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._drop()
+
+    # From the stream
+
+    def deliver(self, data: memoryview) -> int:
+        return 0
+
+    def pull(self, space: memoryview) -> int:
+        return 0
+
+    def finished(self) -> None:
+        """The target hears of it once it is there."""
+
+    def broken(self, why: str, *, received: bool) -> None:
+        self.stream.discard()
+        self._finish(None, why)
+
+
+class IngressEnd(SocketEnd):
+    """A stream that is joined to its target. ``on_end`` is called once, with the end itself."""
+
+    __slots__ = ("_on_end",)
+
+    def __init__(
+        self,
+        plane: Plane,
+        stream: Stream,
+        sock: socket.socket,
+        counters: Counters,
+        on_end: Callable[[IngressEnd], None],
+    ) -> None:
+        super().__init__(plane, stream, sock, counters)
+        self._on_end = on_end
+
+    def ended(self, why: str | None) -> None:
+        self._on_end(self)
+
+
+class Refusal:
+    """The end of a stream that is refused: says why, and waits for egress to have heard it."""
+
+    readable = True
+
+    def __init__(self, plane: Plane, stream: Stream, verdict: Verdict) -> None:
+        self._stream = stream
+        stream.head += bytes([verdict])
+        # A reset of ours at once could overtake the verdict.
+        self._timer = plane.after(REFUSE_SECONDS, stream.reset)
+
+    def deliver(self, data: memoryview) -> int:
+        return len(data)
+
+    def pull(self, space: memoryview) -> int:
+        return EOF
+
+    def finished(self) -> None:
+        self._timer.cancel()
+
+    def broken(self, why: str, *, received: bool) -> None:
+        self._stream.discard()
+        self._timer.cancel()
+
+
+def tune(sock: socket.socket) -> None:
+    """No waiting for more: what a program writes goes out."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,159 @@
+"""Streams of trio's side handed to the data plane: joined to a socket, or to each other.
+
+A proxy's connections never come to trio at all; this is for what begins there: a TLS or SSH session
+over one end of a socket pair, a circuit whose two halves a relay has agreed on.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from .muxstream import MuxedStream
+from .plane import Plane
+from .socketend import SocketEnd, abort
+from .splice import splice
+from .stream import Stream
+
+
+@dataclass(eq=False)
+class Joint:
+    """A join that the data plane runs.
+
+    ``bytes_out``: from the socket, or the first stream; ``bytes_in``: to it.
+    """
+
+    plane: Plane
+    bytes_in: int = 0
+    bytes_out: int = 0
+    why: str | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+    _cut: Callable[[], None] = field(default=lambda: None)
+    _over: bool = False
+
+    async def wait(self) -> None:
+        """Wait until both directions have ended; cancelled, both sides are reset.
+
+        Raises BrokenResourceError when it did not end in order.
+        """
+        try:
+            await self.ended.wait()
+        finally:
+            if not self.ended.is_set():
+                self.plane.call(self.cut)
+        if self.why is not None:
+            raise trio.BrokenResourceError(self.why)
+
+    # On the data plane's thread
+
+    def cut(self) -> None:
+        """Reset both sides."""
+        if not self._over:
+            self._cut()
+
+    def end(self, why: str | None) -> None:
+        if not self._over:
+            self._over = True
+            self.plane.tell(self._end, why)
+
+    def _end(self, why: str | None) -> None:
+        self.why = why
+        self.ended.set()
+
+
+class _JointEnd(SocketEnd):
+    __slots__ = ("_joint",)
+
+    def __init__(self, joint: Joint, stream: Stream, sock: socket.socket) -> None:
+        super().__init__(joint.plane, stream, sock, joint)
+        self._joint = joint
+
+    def ended(self, why: str | None) -> None:
+        self._joint.end(why)
+
+
+def join_socket(plane: Plane, stream: MuxedStream, sock: socket.socket) -> Joint:
+    """Join a stream and a connected socket, both of which the data plane owns from now on.
+
+    Raises what ``MuxedStream.detach`` does; the socket is the caller's then.
+    """
+    joint = Joint(plane)
+    left = stream.detach()
+    sock.setblocking(False)
+
+    def begin() -> None:
+        found = _taken(stream, left)
+        if found is None:
+            abort(sock)
+            joint.end("the stream has ended")
+            return
+        end = _JointEnd(joint, found, sock)
+        joint._cut = end.cut
+        end.start()
+
+    plane.call(begin)
+    return joint
+
+
+def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream) -> Joint:
+    """Join two streams, of two connections or of one. Raises what ``MuxedStream.detach`` does."""
+    joint = Joint(plane)
+    reverse = _Reverse(joint)
+    lefts = one.detach(), other.detach()
+
+    def begin() -> None:
+        found = _taken(one, lefts[0]), _taken(other, lefts[1])
+        first, second = found
+        if first is None or second is None:
+            for stream in found:
+                if stream is not None:
+                    stream.reset()
+            joint.end("a stream has ended")
+            return
+
+        def cut() -> None:
+            first.reset()
+            second.reset()
+            joint.end("cut")
+
+        joint._cut = cut
+        splice(second, first, joint, reverse, joint.end)
+
+    plane.call(begin)
+    return joint
+
+
+class _Reverse:
+    """A joint's traffic, seen from the other side."""
+
+    def __init__(self, joint: Joint) -> None:
+        self._joint = joint
+
+    @property
+    def bytes_out(self) -> int:
+        return self._joint.bytes_in
+
+    @bytes_out.setter
+    def bytes_out(self, value: int) -> None:
+        self._joint.bytes_in = value
+
+    @property
+    def bytes_in(self) -> int:
+        return self._joint.bytes_out
+
+    @bytes_in.setter
+    def bytes_in(self, value: int) -> None:
+        self._joint.bytes_out = value
+
+
+def _taken(stream: MuxedStream, left: tuple[int, bytes]) -> Stream | None:
+    """The stream behind a face that let go of it; None when it has ended meanwhile."""
+    found = stream.mailbox.stream
+    if found is None or found.dead:
+        return None
+    found.end = None
+    found.head = stream.mailbox.take_over(*left)
+    return found
