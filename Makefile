@@ -74,6 +74,10 @@ bench: packages-test venv ## Hive beside ssh, Kubo and others (20 minutes); resu
 	@scripts/kubo || echo "bench: going on without Kubo"
 	@scripts/bench forwarding --out bench/results $(ARGS)
 
+.PHONY: soak
+soak: packages-test venv ## 10 GiB each way through one proxied connection, and stalls of a minute (SOAK_GIB=1 for less)
+	@SOAK_GIB=$${SOAK_GIB:-10} $(BIN)/python -m pytest -q --timeout 3600 tests/integration/test_dataplane.py $(ARGS)
+
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo
