@@ -88,7 +88,7 @@ class Rekeys:
                 for name, rekeying in list(self.running.items()):
                     if self._clock.wall() >= rekeying.until:
                         try:
-                            await self.end(name)
+                            await self.end(name, only=rekeying)
                         except HiveError as error:
                             log.error("ending a rekey failed; it is tried again", why=error.line())
                 self._begun = trio.Event()
@@ -163,10 +163,15 @@ class Rekeys:
         log.info("rekeying a network was cancelled", network=name)
         return sorted(rekeying.moved)
 
-    async def end(self, name: str) -> None:
-        """Forget the former key; memberships that were proved with it end at once."""
+    async def end(self, name: str, *, only: Rekeying | None = None) -> None:
+        """Forget the former key; memberships that were proved with it end at once.
+
+        ``only``: not where another grace time, or a later end of it, was begun while this waited.
+        """
         async with self._changes:
             keys = self._membership.keys.get(name)
+            if only is not None and (self.running.get(name) is not only or self._clock.wall() < only.until):
+                return
             if keys is None or name not in self.running:
                 self.running.pop(name, None)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hived.overlay.clock import Clock
 from hived.overlay.membership import JoinRefusedError
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import NodeRecord
-from hived.overlay.rekey import Rekeys, announced
+from hived.overlay.rekey import Rekeying, Rekeys, announced
 from hived.store.networks import Networks
 from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
 from tests.unit.store.stores import KEY, opened
@@ -168,6 +169,25 @@ async def test_a_wall_clock_that_was_wrong_is_set(tmp_path: Path, logged: Logged
             wall.now = right + 101
             rekeys._begun.set()
             await until(lambda: bob.membership.keys[NETWORK] == (OTHER,))
+
+
+@trio_test
+async def test_an_end_that_waited_spares_what_was_begun_meanwhile(tmp_path: Path, logged: Logged) -> None:
+    """The former grace time is over, and a change of the password is just being kept."""
+    wall = Wall()
+    async with party("b") as bob, rekeying(tmp_path, bob, wall) as rekeys:
+        await rekeys.begin(NETWORK, NEW, 100.0)
+        over = rekeys.running[NETWORK]
+        wall.now += 101
+        await rekeys._changes.acquire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(rekeys.end, NETWORK, only=over))
+            await trio.testing.wait_all_tasks_blocked()
+            # As ``begin`` leaves it.
+            begun = rekeys.running[NETWORK] = Rekeying(wall.now + 100)
+            rekeys._changes.release()
+        assert rekeys.running[NETWORK] is begun
+        assert bob.membership.keys[NETWORK] == (K, NEW)
 
 
 @trio_test
