@@ -103,8 +103,9 @@ def test_an_echo_that_is_not_back_counts_with_the_time_it_had(port: int) -> None
 
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_echoes_beside_bulk(port: int, way: str) -> None:
-    found = load(f"beside-{way}", port, 50, 5, 4)
-    assert found["echoes"] == 50
+    # So many that a block of each transfer has arrived meanwhile, however the turns fall.
+    found = load(f"beside-{way}", port, 2000, 5, 4)
+    assert 0 < found["echoes"] <= 2000
     assert found["bulk_mb_s"] > 0
     # The bulk came to its end, and all of it had arrived.
     assert found["drained"] == 1

@@ -144,6 +144,7 @@ async def test_a_clock_that_is_wrong_and_jumps(tmp_path: Path, logged: Logged, s
     ):
         await publish(bob, "beta")
         await alice.joined(bob)
+        await until(lambda: name_of(alice, bob) == "beta")
         last = 0
         for number, jump in enumerate([0, -3 * YEAR, 20 * YEAR, -40 * YEAR, 1, 5 * YEAR]):
             hers.wall = start + jump
