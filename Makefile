@@ -48,11 +48,13 @@ format: venv ## let ruff format the code and mend what it safely can
 
 .PHONY: test
 test: packages-test venv ## run the tests, all but the long ones (ARGS='-k NAME' for some)
+	@scripts/interop
 	@$(call step,pytest: all but the long tests)
 	@$(PYTEST) -m "not full" $(ARGS)
 
 .PHONY: test-full
 test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for these alone)
+	@scripts/interop
 	@$(call step,pytest: $(if $(ONLY),the tests marked $(ONLY),all tests))
 	@status=0; $(PYTEST) $(if $(ONLY),-m $(ONLY)) $(ARGS) || status=$$?; \
 	if [[ $$status = 5 && -n "$(ONLY)" ]]; then echo "no test is marked $(ONLY) yet"; else exit $$status; fi

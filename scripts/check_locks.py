@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-LOCKS = ("build", "runtime", "dev", "fuzz", "bench", "interop-kubo")
+LOCKS = ("build", "runtime", "dev", "fuzz", "bench", "interop-kubo", "interop-node")
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 _NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:==(\S+))?$")
 _PLACE = re.compile(r"://|--(?:extra-)?index-url|--find-links|--trusted-host|(?<![\w.])/\w+/|\bfile:/")

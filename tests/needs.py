@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+# Where scripts/interop installs peers of other implementations.
+INTEROP = Path(__file__).parents[1] / "build" / "interop"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -48,6 +50,11 @@ def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
 
+def _installed(directory: str, what: str) -> str | None:
+    found = (INTEROP / directory / ".locked").exists()
+    return None if found else f"no {what} in build/interop (scripts/interop puts it there)"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not run as root"
 
@@ -65,6 +72,8 @@ def _netns() -> str | None:
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
     "faketime": _faketime,
+    "js-libp2p": lambda: _installed("js", "js-libp2p"),
+    "kubo": lambda: _installed("kubo", "Kubo"),
     "netns": _netns,
     "postgres": _postgres,
     "ps": lambda: _program("ps", "procps"),
