@@ -234,6 +234,8 @@ class Stream:
     def on_reset(self, why: str = "the peer reset the stream") -> None:
         """RST came, or the peer's frames make no sense on this stream."""
         self.discard()
+        # Of a side that was cut off there is no end to tell, whatever came before.
+        self.told_fin = True
         if self.end is not None:
             self.end.broken(why, received=False)
 

@@ -87,6 +87,16 @@ class Side:
         return stream
 
 
+def test_a_side_that_was_cut_off_has_no_end() -> None:
+    """Data and FIN, of which a part waits; then RST: what is asked for afterwards was not all there was."""
+    side, end = Side(), Recorder(takes=1)
+    stream = side.opened(end)
+    side.handle(DATA, FIN, stream.id, payload=b"abc")
+    side.handle(WINDOW_UPDATE, RST, stream.id)
+    stream.drain()
+    assert end.said == ["broken, received False"]
+
+
 def test_bytes_go_to_the_end_as_far_as_it_takes_them() -> None:
     side, end = Side(), Recorder(takes=3)
     stream = side.opened(end)
