@@ -32,6 +32,13 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "PYTHONWARNINGS": "default::ResourceWarning"}
 
 
+def _state(task: Path) -> str:
+    """A thread's state as proc(5) has it: R, S, T ...; "" for one that is gone."""
+    with contextlib.suppress(OSError):
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
 @dataclass
 class Result:
     """How a command ended."""
@@ -145,6 +152,22 @@ class Node:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP, as a machine that hangs, until the end: none of its threads runs within."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            # The signal is sent; each thread stops when it comes to it.
+            deadline = time.monotonic() + WAIT_SECONDS
+            while not all(_state(task) in {"T", ""} for task in tasks.iterdir()):
+                assert time.monotonic() < deadline, "hived does not stop"
+                time.sleep(0.002)
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self, seconds: float = 10.0) -> int:
         """SIGTERM; the exit code."""
