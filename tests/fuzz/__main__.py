@@ -13,7 +13,15 @@ from pathlib import Path
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import psutil
 
-INSTRUMENTED = ["hived.overlay", "hived.api", "hived.schema", "h11", "multiaddr", "libp2p.peer.envelope"]
+INSTRUMENTED = [
+    "hived.overlay",
+    "hived.api",
+    "hived.transport",
+    "hived.schema",
+    "h11",
+    "multiaddr",
+    "libp2p.peer.envelope",
+]
 GROWTH_MB = 200
 """How much a target may grow once it is warm; libFuzzer keeps the inputs themselves in memory too."""
 WARM = 2_000

@@ -218,6 +218,30 @@ async def test_a_listener_that_answers_before_it_is_asked() -> None:
 
 
 @trio_test
+async def test_another_protocol_than_was_asked_for() -> None:
+    """Is no refusal: whoever says that speaks another language."""
+    with pytest.raises(HandshakeError, match="the answer was '/b'") as caught:
+        await select(Wire(line(HEADER) + line("/b")), "/a")
+    assert not isinstance(caught.value, NotSpokenError)
+
+
+@trio_test
+async def test_another_version_is_not_spoken_even_where_the_rest_fits() -> None:
+    said = line("/multistream/2.0.0") + line("/a")
+    with pytest.raises(HandshakeError, match="in place of"):
+        await select(Wire(said), "/a")
+    with pytest.raises(HandshakeError, match="in place of"):
+        await negotiate(Wire(said), ["/a"])
+
+
+def test_a_line_that_is_no_text() -> None:
+    decoder = Decoder()
+    decoder.feed(b"\x03\xff\xfe\n" + line("/a"))
+    assert decoder.text() == "\N{REPLACEMENT CHARACTER}" * 2
+    assert decoder.text() == "/a"
+
+
+@trio_test
 async def test_who_asks_for_ever() -> None:
     with pytest.raises(HandshakeError, match="no protocol"):
         await negotiate(Wire(line(HEADER) + line("ls") * MAX_PROPOSALS + line("/a")), ["/a"])

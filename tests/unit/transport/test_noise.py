@@ -247,6 +247,21 @@ async def test_exactly_so_many_bytes() -> None:
         await receive_exactly(server, 3)
 
 
+@trio_test
+async def test_exactly_so_many_bytes_of_several_pieces() -> None:
+    client, server = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def later() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(b"345")
+
+        await client.send_all(b"12")
+        nursery.start_soon(later)
+        assert await receive_exactly(server, 3) == b"123"
+    assert await receive_exactly(server, 2) == b"45"
+
+
 # Who proves what
 
 

@@ -166,6 +166,30 @@ def test_what_was_altered_does_not_open_and_nothing_does_afterwards(
 
 
 @suites
+def test_too_long_a_message_is_refused_even_if_its_tag_is_right(suite: Suite) -> None:
+    opener, room = Opener(suite, KEY), memoryview(bytearray(suite.max_record + 1))
+    sealed = aead(suite, KEY).encrypt(nonce(suite, 0), bytes(suite.max_plain + 1), b"")
+    good = aead(suite, KEY).encrypt(nonce(suite, 0), b"good", b"")
+    for record in (sealed, good):
+        with pytest.raises(BadRecordError):
+            opener.open(memoryview(record), room)
+
+
+@pytest.mark.parametrize("suite", [AESGCM, AESGCM_LONG], ids=lambda suite: suite.protocol)
+def test_no_replaced_key_sees_the_reserved_nonce(suite: Suite) -> None:
+    """The last key's turn is shorter than the others'."""
+    often = replace(suite, rekey_after=4)
+    sealer, opener = Sealer(often, KEY, MAX_NONCE - 6), Opener(often, KEY, MAX_NONCE - 6)
+    for _ in range(6):
+        assert opened(opener, seal(sealer, b"data")) == b"data"
+    for _ in range(2):
+        with pytest.raises(BadRecordError, match="nonces"):
+            seal(sealer, b"more")
+        with pytest.raises(BadRecordError, match="nonces"):
+            opener.open(memoryview(bytes(20)), memoryview(bytearray(20)))
+
+
+@suites
 def test_replayed_skipped_and_reflected(suite: Suite) -> None:
     sealer = Sealer(suite, KEY)
     first, second = seal(sealer, b"1"), seal(sealer, b"2")

@@ -180,6 +180,54 @@ async def test_a_dialer_must_know_whom_it_dials() -> None:
         await Upgrader(BOB.key_pair).upgrade(server, initiator=False, expected=None)
 
 
+class Breaking(trio.abc.Stream):
+    """A pipe that fails in the midst of its ``sends``-th message."""
+
+    def __init__(self, pipe: trio.abc.Stream, sends: int, error: Exception) -> None:
+        self._pipe = pipe
+        self._left = sends
+        self._error = error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._left -= 1
+        if not self._left:
+            raise self._error
+        await self._pipe.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._pipe.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._pipe.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._pipe.aclose()
+
+
+@pytest.mark.parametrize(
+    "error", [trio.BrokenResourceError(), trio.ClosedResourceError(), ConnectionResetError()]
+)
+@pytest.mark.parametrize("initiator", [True, False])
+@pytest.mark.parametrize("sends", [2, 3])
+@trio_test
+async def test_a_pipe_that_breaks_behind_the_choice_of_the_suite(
+    error: Exception, initiator: bool, sends: int
+) -> None:
+    """In the handshake, or in what is agreed inside."""
+    alice, bob = await between(
+        lambda pipe: Upgrader(ALICE.key_pair, ALL).upgrade(
+            Breaking(pipe, sends if initiator else 99, error), initiator=True, expected=BOB.peer_id
+        ),
+        lambda pipe: Upgrader(BOB.key_pair, ALL).upgrade(
+            Breaking(pipe, 99 if initiator else sends, error), initiator=False, expected=None
+        ),
+    )
+    broken, other = (alice, bob) if initiator else (bob, alice)
+    assert isinstance(broken, HandshakeError)
+    assert "ended" in str(broken)
+    assert isinstance(other, HandshakeError)
+
+
 @pytest.mark.parametrize("initiator", [True, False])
 @pytest.mark.parametrize("says", [b"", line("/multistream/1.0.0"), answer(AESGCM_LONG.protocol)])
 def test_a_silent_peer_is_let_go(initiator: bool, says: bytes) -> None:
