@@ -123,8 +123,8 @@ class Stream:
             with inbox.first() as view:
                 taken = self.end.deliver(view)
                 all_taken = taken == len(view)
-            if self.dead and not inbox.buffered:
-                return
+            if not inbox.buffered:
+                return  # The end has reset or closed the stream.
             inbox.drop(taken)
             self.session.budget.buffered -= taken
             if not all_taken:
@@ -209,7 +209,7 @@ class Stream:
 
     def _keep(self, rest: bytes | memoryview) -> None:
         """What the end does not take now."""
-        if self.dead:
+        if self.dead or self.closing:
             return
         session = self.session
         if session.budget.exhausted:

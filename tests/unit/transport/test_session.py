@@ -97,6 +97,27 @@ def test_a_side_that_was_cut_off_has_no_end() -> None:
     assert end.said == ["broken, received False"]
 
 
+@pytest.mark.parametrize("waiting", [True, False])
+def test_an_end_may_close_its_stream_while_it_is_given_bytes(waiting: bool) -> None:
+    """What it did not take is forgotten, and counted no more."""
+
+    class Closing(Recorder):
+        def deliver(self, data: memoryview) -> int:
+            taken = super().deliver(data)
+            if taken:
+                side.session.close(stream)
+            return taken
+
+    side, end = Side(), Closing(takes=0 if waiting else 1)
+    stream = side.opened(end)
+    side.handle(DATA, 0, stream.id, payload=b"abc")
+    if waiting:
+        end.takes = 2
+        stream.drain()
+    assert end.data == (b"ab" if waiting else b"a")
+    assert side.budget.buffered == 0
+
+
 def test_bytes_go_to_the_end_as_far_as_it_takes_them() -> None:
     side, end = Side(), Recorder(takes=3)
     stream = side.opened(end)
