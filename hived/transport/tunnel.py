@@ -129,6 +129,10 @@ class Tunnel:
         self._timer: Timer | None = None
         self._due = self._pinged_at = self._patient_until = 0.0
         self._heard = 0
+        # A deliberate end waits for what is queued: why, when it must come, and what may still go.
+        self._ending = ""
+        self._end_by = 0.0
+        self._flush_passes = _FLUSH_PASSES
 
     # What the owner does, on the plane's thread
 
@@ -151,12 +155,10 @@ class Tunnel:
         """The end begins; the first reason counts. ``code``: of the GoAway to send, None for none."""
         if not self.alive:
             return
-        if code == NORMAL:
-            self._flush_queued()
-            if not self.alive:
-                return
+        if code == NORMAL and not self._flushed(why):
+            return
         self.alive = False
-        self.close_reason = why
+        self.close_reason = why = self._ending or why
         self.session.fail(why)
         if self._timer is not None:
             self._timer.cancel()
@@ -165,7 +167,8 @@ class Tunnel:
         else:
             # Closed when that is written.
             self.outbox.go_away(code, drop=code != NORMAL)
-            self._timer = self.plane.after(self._limits.close_timeout, self._close)
+            timeout = self._end_by - time.monotonic() if self._end_by else self._limits.close_timeout
+            self._timer = self.plane.after(timeout, self._close)
 
     def end_now(self) -> None:
         """End without waiting for what is still to be written."""
@@ -176,12 +179,34 @@ class Tunnel:
         """A defect of ours has shown in the handling of this connection."""
         self.end("internal error", None)
 
-    def _flush_queued(self) -> None:
-        """Before a deliberate end: what trio's tasks have sent goes out as far as the pipe takes it."""
-        for _ in range(_FLUSH_PASSES):
-            if self._left is not None or not (self.outbox.quick or self.outbox.bulk) or not self.alive:
-                return
+    def _flushed(self, why: str) -> bool:
+        """Whether a deliberate end may come now; else it does once what trio's tasks have sent has left.
+
+        A pipe that takes nothing holds it up for half of the time that ``close_timeout`` gives.
+        """
+        while self._flush_passes and (self.outbox.quick or self.outbox.bulk):
+            if self._left is not None:
+                self._end_later(why)
+                return False
+            self._flush_passes -= 1
             self._write()
+            if not self.alive:
+                return False
+        return True
+
+    def _end_later(self, why: str) -> None:
+        if self._ending:
+            return
+        self._ending = why
+        self._end_by = time.monotonic() + self._limits.close_timeout
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.plane.after(self._limits.close_timeout / 2, self._give_up_flushing)
+        self.session.drain()
+
+    def _give_up_flushing(self) -> None:
+        self._flush_passes = 0
+        self.end(self._ending, NORMAL)
 
     def _close(self) -> None:
         if self._closed:
@@ -226,7 +251,10 @@ class Tunnel:
         if self._readable:
             self._receive()
         if self._left is None and not self._closed:
-            self._write()
+            if self._ending and self.alive:
+                self.end(self._ending, NORMAL)
+            else:
+                self._write()
 
     # Receiving
 

@@ -57,6 +57,18 @@ async def test_aclose_sends_what_is_queued_and_go_away() -> None:
 
 
 @trio_test
+async def test_aclose_sends_what_is_queued_through_a_narrow_pipe() -> None:
+    async with streams("tiny") as (ours, theirs, a, b):
+        data = random.Random(1).randbytes(60_000)
+        await ours.send_all(data)
+        await ours.send_eof()
+        await a.aclose()
+        assert a.close_reason == "closed here"
+        assert await receive_all(theirs) == data
+        await b.closed.wait()
+
+
+@trio_test
 async def test_aclose_is_bounded_against_a_peer_that_does_not_read() -> None:
     async with raw_peer(kind="tiny") as (muxer, _), trio.open_nursery() as nursery:
         stream = await muxer.open()
