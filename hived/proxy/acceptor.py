@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from collections import deque
@@ -129,8 +128,6 @@ class Acceptor:
     def _begin(self, sock: socket.socket) -> None:
         self.counters.begin()
         sock.setblocking(False)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open(sock)
 
     def _open(self, sock: socket.socket) -> None:

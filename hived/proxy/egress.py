@@ -80,6 +80,8 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
                     made.pop().close()
                     continue
                 raise
+            # Those that are accepted inherit it: what a program writes goes out.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.listen(_BACKLOG)
             sock.setblocking(False)
     except BaseException as error:

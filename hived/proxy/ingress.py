@@ -18,14 +18,13 @@ from ..transport.plane import Plane
 from ..transport.stream import Stream
 from .counters import Counters
 from .header import ANSWER, PROXY, Header, Verdict, parse_opening, receive_header, send_verdict
-from .ingressend import REFUSE_SECONDS, Address, Dialing, IngressEnd, Refusal, tune
+from .ingressend import LOOPBACK, REFUSE_SECONDS, Address, Dialing, IngressEnd, Refusal, tune
 
 log = Log("hived.proxy.ingress")
 
 MAX_CONNECTIONS = 1024
 HEADER_SECONDS = 10.0
 LOOKUP_SECONDS = 10.0
-LOOPBACK = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class IngressProxy:
         self._live.add(dialing)
         self.counters.begin()
         dialing.start()
-        if stream.head:
+        if stream.end is dialing and stream.head:
             # Egress hears at once that we speak the protocol; the verdict may take its time.
             stream.ready()
 

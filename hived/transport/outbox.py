@@ -51,6 +51,8 @@ class Outbox:
         self._resets: OrderedDict[int, None] = OrderedDict()
         # By ID, for a reset must find and remove them in no time.
         self._control: dict[int, Stream] = {}
+        # Streams whose SYN goes with their first data; each is in ``quick`` too.
+        self._opening: dict[int, Stream] = {}
         self._fins: dict[int, None] = {}
         self._go_away: int | None = None
         self.urgent = False
@@ -75,14 +77,19 @@ class Outbox:
             self.bulk.append(stream)
         else:
             self.quick.append(stream)
+        if stream.control_flags & SYN and stream.id in self._control:
+            # The peer can deal with it at once only if it knows what it is for.
+            self._opening[stream.id] = self._control.pop(stream.id)
+            self._look()
         self.wake()
 
     def control(self, stream: Stream, flags: int = 0, credit: int = 0) -> None:
         """Queue a window update; several for one stream become one frame."""
         stream.control_flags |= flags
         stream.control_credit += credit
-        self._control[stream.id] = stream
-        self._urge()
+        if stream.id not in self._opening:
+            self._control[stream.id] = stream
+            self._urge()
 
     def finish(self, stream: Stream) -> None:
         """Queue FIN; all data of the stream has left."""
@@ -93,6 +100,7 @@ class Outbox:
     def drop(self, stream: Stream) -> None:
         """Forget what waits of this stream. It must not be marked ready again."""
         self._control.pop(stream.id, None)
+        self._opening.pop(stream.id, None)
         self._fins.pop(stream.id, None)
         stream.control_flags = stream.control_credit = 0
 
@@ -119,7 +127,14 @@ class Outbox:
     def go_away(self, code: int, *, drop: bool) -> None:
         """Queue GoAway as the last frame; ``drop`` what else waits."""
         if drop:
-            for waiting in (self._pings, self._pongs, self._resets, self._control, self._fins):
+            for waiting in (
+                self._pings,
+                self._pongs,
+                self._resets,
+                self._control,
+                self._opening,
+                self._fins,
+            ):
                 waiting.clear()
             self.quick.clear()
             self.bulk.clear()
@@ -130,6 +145,9 @@ class Outbox:
     def _urge(self) -> None:
         self.urgent = True
         self.wake()
+
+    def _look(self) -> None:
+        self.urgent = bool(self._pings or self._pongs or self._resets or self._control or self._fins)
 
     # Taking
 
@@ -146,15 +164,17 @@ class Outbox:
             parts.append(header(WINDOW_UPDATE, RST, self._resets.popitem(last=False)[0], 0))
         while self._control and len(parts) < count:
             stream_id = next(iter(self._control))
-            stream = self._control.pop(stream_id)
-            parts.append(header(WINDOW_UPDATE, stream.control_flags, stream_id, stream.control_credit))
-            stream.control_flags = stream.control_credit = 0
+            parts.append(_window_update(self._control.pop(stream_id)))
         while self._fins and len(parts) < count:
             stream_id = next(iter(self._fins))
             del self._fins[stream_id]
             parts.append(header(DATA, FIN, stream_id, 0))
-        self.urgent = bool(self._pings or self._pongs or self._resets or self._control or self._fins)
+        self._look()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def take_opening(self, stream: Stream) -> bytes:
+        """The frame that opens a stream whose first record is due; b"" when it has left, or was not ``ready``."""
+        return _window_update(self._opening.pop(stream.id)) if stream.id in self._opening else b""
 
     def take_go_away(self) -> bytes:
         """GoAway, when it is what is left; else b""."""
@@ -179,3 +199,9 @@ class Outbox:
         else:
             stream.quota = QUANTUM
             self.bulk.append(stream)
+
+
+def _window_update(stream: Stream) -> bytes:
+    frame = header(WINDOW_UPDATE, stream.control_flags, stream.id, stream.control_credit)
+    stream.control_flags = stream.control_credit = 0
+    return frame

@@ -18,6 +18,7 @@ from .frames import (
     HEADER_BYTES,
     NORMAL,
     PROTOCOL_ERROR,
+    SYN,
     Decoder,
     ProtocolError,
 )
@@ -295,10 +296,10 @@ class Tunnel:
             handle(*arguments)
         except ProtocolError as error:
             self.end(f"protocol error: {error}", PROTOCOL_ERROR)
-        except PeerEndedError as error:
-            self.end(str(error), None)
-        except BadRecordError as error:
-            self.end(f"bad record: {error}", None)
+        except PeerEndedError as ended:
+            self.end(str(ended), None)
+        except BadRecordError as bad:
+            self.end(f"bad record: {bad}", None)
         if self.session.draining and not self._closed and self.session.finished:
             self.end("the peer went away", NORMAL)
 
@@ -316,7 +317,8 @@ class Tunnel:
             if low > high:
                 low = start - prefix
                 break
-            self._frames(plain[: opener.open(buffer[start:low], plain)])
+            size = opener.open(buffer[start:low], plain)
+            self._frames(plain[:size])
             if not self.alive:
                 return
         if low < high:
@@ -415,7 +417,7 @@ class Tunnel:
         if outbox.urgent:
             control = outbox.take_control(_CONTROL_BYTES)
             if outbox.urgent:
-                # So many that the stream's own SYN may be among them.
+                # So many that the stream's own window updates may be among them.
                 self._emit_frames(control)
                 control = b""
                 if self._left is None:
@@ -423,6 +425,8 @@ class Tunnel:
                 if self._left is not None:
                     outbox.ready(stream)
                     return
+        if stream.control_flags & SYN:
+            control += outbox.take_opening(stream)
         limit = min(self._payload_room - len(control), stream.send_window)
         size = 0
         if limit > 0 and not stream.sent_fin and not (stream.dead and self.alive):
@@ -473,7 +477,8 @@ class Tunnel:
         left = self._left
         while left:
             try:
-                left = left[self._send(left) :]
+                sent = self._send(left)
+                left = left[sent:]
             except BlockingIOError:
                 break
             except OSError as error:

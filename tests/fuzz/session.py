@@ -277,6 +277,7 @@ class Life:
         stream.queued = False
         while self.outbox.urgent:
             self.ear.hear(self.outbox.take_control(1024))
+        self.ear.hear(self.outbox.take_opening(stream))
         limit = min(RECORD, stream.send_window)
         size = 0
         if limit > 0 and not stream.sent_fin and not stream.dead:
@@ -314,7 +315,8 @@ class Life:
         assert len(session._backlog) <= limits.accept_backlog
         most = 2 * limits.max_streams + limits.lingering
         assert outbox.pending_resets <= limits.pending_resets + 1 + most
-        assert len(outbox._control) <= most
+        assert len(outbox._control) + len(outbox._opening) <= most
+        assert all(stream.queued for stream in outbox._opening.values())
         assert len(outbox.quick) + len(outbox.bulk) <= len(self.streams)
         assert session._departed.lingering <= limits.lingering
         assert len(session._closing) <= limits.lingering

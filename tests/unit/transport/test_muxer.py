@@ -106,6 +106,32 @@ async def test_the_conversation_on_the_wire() -> None:
 
 
 @trio_test
+async def test_what_opens_a_stream_goes_with_its_first_data() -> None:
+    """Several at once: the peer must be able to deal with each as it comes."""
+    async with raw_peer() as (muxer, peer):
+        ping = await peer.any_frame()
+        assert ping.kind == PING
+        await peer.send(raw(PING, ACK, 0, ping.length))
+
+        def open_all() -> None:
+            for text in (b"one", b"two", b"three"):
+                stream = muxer.tunnel.session.open()
+                stream.head = text
+                stream.ready()
+
+        muxer.tunnel.plane.call(open_all)
+        assert [(await peer.frame()).told for _ in range(6)] == [
+            (WINDOW, SYN, 2, 0),
+            (DATA, 0, 2, 3),
+            (WINDOW, SYN, 4, 0),
+            (DATA, 0, 4, 3),
+            (WINDOW, SYN, 6, 0),
+            (DATA, 0, 6, 5),
+        ]
+        assert peer.records[-3:] == [12 + 12 + 3, 12 + 12 + 3, 12 + 12 + 5]
+
+
+@trio_test
 async def test_a_stream_on_the_wire_byte_by_byte() -> None:
     """Frames in as many records as they have bytes, and records in as many pieces."""
     async with raw_peer() as (muxer, peer):

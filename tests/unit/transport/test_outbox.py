@@ -344,3 +344,24 @@ def test_control_frames_come_out_as_they_went_in(steps: list[tuple[str, int]], r
         assert credit[number] == 0
         assert (number in ended) == (number in finished)
     assert reset <= ended
+
+
+def test_syn_goes_with_the_first_record() -> None:
+    outbox = Outbox()
+    first, second, third = streams(outbox, 3)
+    for stream in (first, second, third):
+        outbox.control(stream, SYN)
+    outbox.ready(first)
+    outbox.ready(second)
+    outbox.control(second, credit=7)
+    # The third has nothing to say yet.
+    assert control(outbox) == [(WINDOW_UPDATE, SYN, 3, 0)]
+    assert not outbox.urgent
+    assert not outbox.empty
+    outbox.reset(first.id, first)
+    assert outbox.take_opening(first) == b"", "the peer has never heard of it"
+    assert not outbox.urgent
+    assert frames(outbox.take_opening(second)) == [(WINDOW_UPDATE, SYN, 2, 7)]
+    assert outbox.take_opening(second) == b""
+    outbox.control(second, credit=9)
+    assert control(outbox) == [(WINDOW_UPDATE, 0, 2, 9)]
