@@ -51,6 +51,7 @@ from .store.proxies import Proxies
 from .store.records import Records
 from .store.settings import IdentityKeys, Settings
 from .system import netlink, runlock
+from .transport import planethread
 from .transport.plane import Plane
 
 log = Log("hived")
@@ -106,7 +107,7 @@ class Daemon:
             await self._serve()
 
     async def _serve(self) -> None:
-        async with self.plane.running():
+        async with planethread.running(self.plane):
             await self._serve_on_plane()
         log.info("stopped")
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from hived.transport import suites
+from hived.transport import planethread, suites
 from hived.transport.limits import MuxLimits
 from hived.transport.muxer import Muxer
 from hived.transport.pipes import SocketPipe
@@ -23,7 +23,7 @@ THERE, BACK = b"there" * 6 + b"!!", b"back!" * 6 + b"!!"
 async def plane() -> AsyncIterator[Plane]:
     """A data plane whose thread ends with the block."""
     made = Plane()
-    async with made.running():
+    async with planethread.running(made):
         yield made
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .frames import (
     ACK,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 # A stream whose last record was shorter is served before those that fill theirs.
-SHORT_BYTES = 16 * 1024
+SHORT_BYTES: Final = 16 * 1024
 # What a bulk stream may send before the next one's turn: full records or many half full ones.
-QUANTUM = 128 * 1024
+QUANTUM: Final = 128 * 1024
 # A peer that pings faster than we write gets the newest of its pings answered.
-_MAX_PONGS = 16
+_MAX_PONGS: Final = 16
 
 
 class Outbox:
@@ -173,7 +173,7 @@ class Outbox:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def take_opening(self, stream: Stream) -> bytes:
-        """The frame that opens a stream whose first record is due; b"" when it has left, or was not ``ready``."""
+        """The frame that opens a stream whose first record is due; b"" when that has left."""
         return _window_update(self._opening.pop(stream.id)) if stream.id in self._opening else b""
 
     def take_go_away(self) -> bytes:

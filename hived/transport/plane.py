@@ -14,12 +14,10 @@ import heapq
 import itertools
 import os
 import select
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -33,17 +31,20 @@ if TYPE_CHECKING:
 
 log = Log("hived.transport.plane")
 
-IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
-HUP, RDHUP = select.EPOLLHUP, select.EPOLLRDHUP
+IN: Final = select.EPOLLIN
+OUT: Final = select.EPOLLOUT
+ERR: Final = select.EPOLLERR
+HUP: Final = select.EPOLLHUP
+RDHUP: Final = select.EPOLLRDHUP
 # Registered once for everything and never changed: an event is an edge, and costs one call.
-_EVENTS = IN | OUT | RDHUP | select.EPOLLET
-_MAX_EVENTS = 64
-_MAX_TOLD = 256
-_MIN_TIMERS = 1024
+_EVENTS: Final = IN | OUT | RDHUP | select.EPOLLET
+_MAX_EVENTS: Final = 64
+_MAX_TOLD: Final = 256
+_MIN_TIMERS: Final = 1024
 # What one call to the kernel brings of a tunnel at most; more spoils the cache (findings).
-RECEIVE_BYTES = 300_000
+RECEIVE_BYTES: Final = 300_000
 # In front of a record's payload: room for control frames that go with it.
-HEAD_BYTES = 4096
+HEAD_BYTES: Final = 4096
 
 
 class Socket(Protocol):
@@ -72,14 +73,16 @@ def _nothing() -> None:
 
 
 class Plane:
-    """The loop. ``running`` starts and ends its thread; the rest of trio's thread uses only ``call``.
+    """The loop. ``planethread`` starts and ends its thread; the rest of trio's thread uses only ``call``.
 
-    ``turns`` counts passes of the loop: it stands still when the thread hangs.
+    ``turns`` counts passes of the loop: it stands still when the thread hangs. ``crowded``: several things
+    have happened at once, and who gathers them spends less on each.
     """
 
     def __init__(self) -> None:
         self.budget = Budget()
         self.turns = 0
+        self.crowded = False
         # Shared by all tunnels: each is used within one call only.
         self.stage = memoryview(bytearray(HEAD_BYTES + MAX_RECORD_BYTES))
         self.out = memoryview(bytearray(HEAD_BYTES + MAX_RECORD_BYTES + HEADER_BYTES))
@@ -97,6 +100,7 @@ class Plane:
         self._told: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._token: trio.lowlevel.TrioToken | None = None
         self._timers: list[tuple[float, int, Timer]] = []
+        self._due = False
         self._compact_at = _MIN_TIMERS
         self._numbers = itertools.count()
         self._active: list[Tunnel] = []
@@ -105,45 +109,17 @@ class Plane:
 
     # From trio's thread
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The loop's thread runs within the block, also for those who clean up in it when it is cancelled.
+    def begin(self, token: trio.lowlevel.TrioToken) -> None:
+        """Before the loop's thread starts: ``tell`` reaches trio by this."""
+        self._token = token
 
-        Raises what the loop itself died of: a defect.
-        """
-        ended = trio.Event()
-        failure: list[BaseException] = []
-        token = self._token = trio.lowlevel.current_trio_token()
-
-        def loop() -> None:
-            try:
-                self._loop()
-            except BaseException as error:
-                failure.append(error)
-            finally:
-                with contextlib.suppress(trio.RunFinishedError):
-                    token.run_sync_soon(ended.set)
-
-        async def watch() -> None:
-            await ended.wait()
-            raise failure[0]
-
-        thread = threading.Thread(target=loop, name="hive-plane", daemon=True)
-        thread.start()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch)
-                yield
-                nursery.cancel_scope.cancel()
-        finally:
-            self.call(self._stop)
-            # One pass of the loop, which waits for nobody.
-            thread.join(5.0)
-            self._over = True
-            self._epoll.close()
-            os.close(self._wake)
-            while self._told:
-                self._deliver_told()
+    def close(self) -> None:
+        """The loop's thread has ended; what it still had to tell is told."""
+        self._over = True
+        self._epoll.close()
+        os.close(self._wake)
+        while self._told:
+            self._deliver_told()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the loop's thread, soon and in order. From any thread."""
@@ -209,26 +185,29 @@ class Plane:
         if len(self._spare) < 4:
             self._spare.append(buffer)
 
-    def _loop(self) -> None:
+    def loop(self) -> None:
+        """Run until ``stop``, on the thread that is the data plane's from now on."""
         poll, handlers, calls, fresh = self._epoll.poll, self._handlers, self._calls, self._fresh
-        monotonic = time.monotonic
         while self._running:
             self.turns += 1
             handler: Callable[[int], None] | None = None
-            happened = iter(poll(self._pause(), _MAX_EVENTS))
+            events = poll(self._pause() if self._timers else self._idle(), _MAX_EVENTS)
+            self.crowded = len(events) > 1
+            happened = iter(events)
             while True:
                 try:
-                    for fd, events in happened:
+                    for fd, what in happened:
                         handler = handlers.get(fd)
                         if handler is not None and fd not in fresh:
-                            handler(events)
+                            handler(what)
                     break
                 except Exception:
                     self._crashed(handler)
             for _ in range(len(calls)):
                 function, arguments = calls.popleft()
                 self._guard(function, *arguments)
-            if self._timers and self._timers[0][0] <= monotonic():
+            if self._due:
+                # Behind what has come meanwhile: silence is judged by it.
                 self._run_timers()
             if self._active:
                 active, self._active = self._active, []
@@ -239,15 +218,25 @@ class Plane:
             if fresh:
                 fresh.clear()
 
+    def _idle(self) -> float:
+        return 0.0 if self._active or self._calls else -1.0
+
     def _pause(self) -> float:
-        """Seconds until something is due; -1 when nothing is."""
-        if self._active or self._calls:
-            return 0
-        while self._timers and self._timers[0][2].cancelled:
-            heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
+        """Seconds until a timer is due; 0 when something is to be done at once, -1 when nothing is."""
+        now = time.monotonic()
+        while self._timers:
+            due, _, timer = self._timers[0]
+            if timer.cancelled:
+                heapq.heappop(self._timers)
+            elif due <= now:
+                self._due = True
+                return 0.0
+            else:
+                return self._idle() and due - now
+        return self._idle()
 
     def _run_timers(self) -> None:
+        self._due = False
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
@@ -276,7 +265,8 @@ class Plane:
         # Last: who called before is served in this pass, who calls from now on wakes us again.
         self._signalled = False
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the loop with this pass."""
         self._running = False
 
     def _schedule_told(self) -> None:

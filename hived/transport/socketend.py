@@ -10,14 +10,14 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .plane import ERR, HUP, IN, OUT, RDHUP, Plane
 from .stream import EOF, Stream
 
 # Why it broke, when the local side did it.
-LOCAL_RESET = "the connection was reset"
-_LINGER_NONE = struct.pack("ii", 1, 0)
+LOCAL_RESET: Final = "the connection was reset"
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 class Traffic(Protocol):
@@ -97,7 +97,7 @@ class SocketEnd:
             return
         stream = self.stream
         assert stream is not None
-        if events & OUT and stream.inbox.buffered:
+        if events & OUT and stream.inbox.queue.size:
             stream.drain()
         if events & (IN | RDHUP | HUP) and not self._eof and not self.closed:
             if events & (RDHUP | HUP):

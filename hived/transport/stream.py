@@ -8,7 +8,7 @@ stream (``splice``) or a connection that runs inside it (``carrier``).
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .frames import INITIAL_WINDOW, MAX_LENGTH
 from .inbox import Inbox
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 # What ``End.pull`` gives for the end of its bytes.
-EOF = -1
+EOF: Final = -1
 
 
 class End(Protocol):
@@ -200,7 +200,7 @@ class Stream:
         inbox.announce(length)
         taken = 0
         if end is not None and not inbox.queue.size:
-            taken = end.deliver(memoryview(payload))
+            taken = end.deliver(payload if isinstance(payload, memoryview) else memoryview(payload))
             inbox.uncredited += taken
         if taken < len(payload):
             self._keep(payload[taken:])

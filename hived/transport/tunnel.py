@@ -11,7 +11,7 @@ import contextlib
 import struct
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from .frames import (
     DATA,
@@ -29,14 +29,14 @@ from .records import BadRecordError, Opener, Sealer
 from .session import PeerEndedError, Session
 from .stream import EOF, Stream
 
-_HEADER = struct.Struct("!BBHII")
+_HEADER: Final = struct.Struct("!BBHII")
 # Control frames that go with one record of data; more of them go before it.
-_CONTROL_BYTES = 1024
-_SHORT_START = HEAD_BYTES - HEADER_BYTES
+_CONTROL_BYTES: Final = 1024
+_SHORT_START: Final = HEAD_BYTES - HEADER_BYTES
 # Before a deliberate end; a stream that has more than so many records loses the rest.
-_FLUSH_PASSES = 16
+_FLUSH_PASSES: Final = 16
 # A timer that fires so late was held up together with this whole process.
-_STOPPED_SECONDS = 1.0
+_STOPPED_SECONDS: Final = 1.0
 
 
 class Pipe(Protocol):
@@ -122,6 +122,7 @@ class Tunnel:
         # Part of a record, in a borrowed buffer, from _low to _high.
         self._buffer: memoryview | None = None
         self._low = self._high = 0
+        self._max_plain = sealer.max_plain
         self._payload_room = sealer.max_plain - HEADER_BYTES
         self._stage = plane.stage
         self._slot = self._stage[HEAD_BYTES : HEAD_BYTES + self._payload_room]
@@ -140,7 +141,11 @@ class Tunnel:
     def start(self, plain: bytes = b"") -> None:
         """Begin. ``plain`` are opened bytes that came behind the handshake."""
         if plain:
-            self._guarded(self._frames, memoryview(plain))
+            try:
+                self._frames(memoryview(plain))
+            except (ProtocolError, PeerEndedError) as defect:
+                self._failed(defect)
+            self._check_drained()
         if self._closed:
             return
         try:
@@ -283,37 +288,39 @@ class Tunnel:
             self._activate()
         self.bytes_in += size
         self.last_received = time.monotonic()
-        if self.alive:
-            self._guarded(self._records, self.plane.scratch if buffer is None else buffer, high)
-            if self._owner.undecided:
-                self._owner.received()
-        else:
+        if not self.alive:
             # Read only to be discarded: a TCP connection closed on unread data is reset, our GoAway with it.
             self._low = self._high = 0
-
-    def _guarded(self, handle: Callable[..., None], *arguments: object) -> None:
+            return
         try:
-            handle(*arguments)
-        except ProtocolError as error:
+            self._records(self.plane.scratch if buffer is None else buffer, high)
+        except (ProtocolError, PeerEndedError, BadRecordError) as defect:
+            self._failed(defect)
+        if self.session.draining:
+            self._check_drained()
+        if self._owner.undecided:
+            self._owner.received()
+
+    def _failed(self, error: ProtocolError | PeerEndedError | BadRecordError) -> None:
+        if isinstance(error, ProtocolError):
             self.end(f"protocol error: {error}", PROTOCOL_ERROR)
-        except PeerEndedError as ended:
-            self.end(str(ended), None)
-        except BadRecordError as bad:
-            self.end(f"bad record: {bad}", None)
-        if self.session.draining and not self._closed and self.session.finished:
+        elif isinstance(error, BadRecordError):
+            self.end(f"bad record: {error}", None)
+        else:
+            self.end(str(error), None)
+
+    def _check_drained(self) -> None:
+        if self.session.finished and not self._closed:
             self.end("the peer went away", NORMAL)
 
     def _records(self, buffer: memoryview, high: int) -> None:
         """Open the whole records in ``buffer``, and keep the part of one behind them."""
         opener, plain = self._opener, self.plane.plain
-        prefix, limit = opener.prefix, opener.max_record
+        prefix = opener.prefix
         low = self._low
         while high - low >= prefix:
             start = low + prefix
-            length = int.from_bytes(buffer[low:start], "big")
-            if length > limit:
-                raise BadRecordError(f"{length} bytes announced")
-            low = start + length
+            low = start + opener.head(buffer, low)
             if low > high:
                 low = start - prefix
                 break
@@ -363,21 +370,27 @@ class Tunnel:
 
     # Sending
 
+    def _free(self) -> bool:
+        """No part of a record waits for the pipe."""
+        return self._left is None
+
     def _write(self) -> None:
         """Each short stream's record, one of bulk, and what control frames wait."""
         outbox = self.outbox
         quick, bulk = outbox.quick, outbox.bulk
-        for _ in range(len(quick)):
+        if len(quick) > 1:
+            self._emit_several()
+        elif quick:
             self._emit(quick.popleft())
-            if self._left is not None:
-                return
+        if not self._free():
+            return
         if bulk:
             self._emit(bulk.popleft())
-            if self._left is not None:
+            if not self._free():
                 return
         if outbox.urgent:
             self._emit_control()
-            if self._left is not None:
+            if not self._free():
                 return
         if quick or bulk or outbox.urgent:
             self._activate()
@@ -385,7 +398,7 @@ class Tunnel:
             last = outbox.take_go_away()
             if last:
                 self._emit_frames(last)
-            if self._left is None:
+            if self._free():
                 self._close()
         elif self.session.finished:
             self.end("the peer went away", NORMAL)
@@ -393,7 +406,7 @@ class Tunnel:
     def _send_now(self, stream: Stream) -> bool:
         """The usual short message on a quiet connection: read, sealed and sent in the turn it came."""
         outbox, end = self.outbox, stream.end
-        if self._left is not None or outbox.quick or outbox.urgent or not self.alive:
+        if self.plane.crowded or self._left is not None or outbox.quick or outbox.urgent or not self.alive:
             return False
         if end is None or stream.head or stream.eof or stream.send_window < SHORT_BYTES:
             return False
@@ -445,6 +458,42 @@ class Tunnel:
             self._stage[start : start + len(control)] = control
         outbox.sent(stream, size, stream.has_more)
         self._seal_and_send(start, HEAD_BYTES + size)
+
+    def _emit_several(self) -> None:
+        """One record of all the streams with short messages, as far as they fit."""
+        outbox, stage = self.outbox, self._stage
+        quick = outbox.quick
+        end = 0
+        for _ in range(len(quick)):
+            if self._max_plain - end < _CONTROL_BYTES + 2 * HEADER_BYTES + SHORT_BYTES:
+                break
+            stream = quick.popleft()
+            stream.queued = False
+            # A reset of one stream goes before what opens another: that one may take its place.
+            control = outbox.take_control(_CONTROL_BYTES) if outbox.urgent else b""
+            if stream.control_flags & SYN:
+                control += outbox.take_opening(stream)
+            if control:
+                stage[end : end + len(control)] = control
+                end += len(control)
+            start = end + HEADER_BYTES
+            limit = min(SHORT_BYTES, stream.send_window)
+            size = 0
+            if limit > 0 and not stream.sent_fin and not (stream.dead and self.alive):
+                size = stream.fill(stage[start : start + limit])
+            if size > 0:
+                stream.send_window -= size
+                _HEADER.pack_into(stage, end, 0, DATA, 0, stream.id, size)
+                end = start + size
+                outbox.sent(stream, size, stream.has_more)
+            elif size == EOF and not stream.dead:
+                self.session.finish(stream)
+        if outbox.urgent:
+            control = outbox.take_control(_CONTROL_BYTES)
+            stage[end : end + len(control)] = control
+            end += len(control)
+        if end:
+            self._seal_and_send(0, end)
 
     def _emit_control(self) -> None:
         while self.outbox.urgent and self._left is None:

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from hived.transport import suites
+from hived.transport import planethread, suites
 from hived.transport.budget import Budget
 from hived.transport.limits import MuxLimits
 from hived.transport.mailbox import PIECE_BYTES
@@ -72,7 +72,7 @@ async def plane(budget: Budget | None = None) -> AsyncIterator[Plane]:
         made = Plane()
     if budget is not None:
         made.budget = budget
-    async with made.running():
+    async with planethread.running(made):
         token = _running.set(made)
         listed = _muxers.set([])
         try:

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from hived.transport import planethread
 from hived.transport.plane import IN, OUT, Plane
 from tests.unit.transport.pairs import (
     on_plane,
@@ -291,7 +292,7 @@ async def test_a_defect_in_one_handler_does_not_end_the_loop(caplog: pytest.LogC
 async def test_the_thread_ends_with_the_block_and_frees_its_files() -> None:
     before = set(os.listdir("/proc/self/fd"))
     made = Plane()
-    async with made.running():
+    async with planethread.running(made):
         assert "hive-plane" in [thread.name for thread in threading.enumerate()]
     assert "hive-plane" not in [thread.name for thread in threading.enumerate()]
     assert set(os.listdir("/proc/self/fd")) <= before
@@ -302,7 +303,7 @@ async def test_it_runs_for_those_who_clean_up_when_all_is_cancelled() -> None:
     made = Plane()
     done: list[str] = []
     with trio.CancelScope() as scope:
-        async with made.running():
+        async with planethread.running(made):
             scope.cancel()
             try:
                 await trio.sleep_forever()
@@ -315,7 +316,7 @@ async def test_it_runs_for_those_who_clean_up_when_all_is_cancelled() -> None:
 async def test_what_was_called_and_told_before_the_end_is_done() -> None:
     made = Plane()
     done: list[str] = []
-    async with made.running():
+    async with planethread.running(made):
         made.call(lambda: made.tell(done.append, "told"))
     assert done == ["told"]
 
@@ -328,7 +329,7 @@ async def test_what_the_loop_dies_of_ends_the_block() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(BaseException) as caught:
-        async with made.running():
+        async with planethread.running(made):
             made.call(dies)
             await trio.sleep_forever()
     found: BaseException = caught.value
@@ -340,7 +341,7 @@ async def test_what_the_loop_dies_of_ends_the_block() -> None:
 @trio_test
 async def test_a_call_behind_the_end_touches_nobodys_file() -> None:
     made = Plane()
-    async with made.running():
+    async with planethread.running(made):
         number = made._wake
     # Out of the way of the number, which one of the two may have got.
     one, other = (
