@@ -59,6 +59,10 @@ test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for
 	@status=0; $(PYTEST) $(if $(ONLY),-m $(ONLY)) $(ARGS) || status=$$?; \
 	if [[ $$status = 5 && -n "$(ONLY)" ]]; then echo "no test is marked $(ONLY) yet"; else exit $$status; fi
 
+.PHONY: native
+native: venv ## compile the data plane (1 minute); hived uses it until its sources change
+	@$(BIN)/python scripts/native.py
+
 .PHONY: fuzz
 fuzz: venv ## fuzz what reads from strangers, FUZZ_SECONDS each (60); KEEP=1 keeps what is found
 	@scripts/fuzz $(ONLY)

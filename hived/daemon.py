@@ -51,7 +51,7 @@ from .store.proxies import Proxies
 from .store.records import Records
 from .store.settings import IdentityKeys, Settings
 from .system import netlink, runlock
-from .transport import planethread
+from .transport import native, planethread
 from .transport.plane import Plane
 
 log = Log("hived")
@@ -139,6 +139,7 @@ class Daemon:
                                 name=self._name,
                                 socket=self.config.socket,
                                 listen=" ".join(self.host.listening),
+                                data_plane="compiled" if native.found() else "python",
                             )
                             await self._until_stopped(signals)
                             api.cancel_scope.cancel()

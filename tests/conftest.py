@@ -10,6 +10,9 @@ from collections.abc import Generator
 
 import pytest
 
+# The tests are of the sources; test_native.py is of their compiled form.
+os.environ.setdefault("HIVE_NATIVE", "off")
+
 from tests.needs import missing
 
 

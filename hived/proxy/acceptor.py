@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from ..transport.plane import Plane, Timer
 from ..transport.session import NoStreamsError
@@ -18,10 +19,10 @@ from .egressend import EgressEnd
 from .header import Verdict
 
 # Accepted in one pass of the loop; then others have their turn.
-_AT_ONCE = 16
-_RETRY_SECONDS = 0.2
+_AT_ONCE: Final = 16
+_RETRY_SECONDS: Final = 0.2
 # For the other node's first answer; its target may take longer.
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)

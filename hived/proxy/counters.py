@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
 from ..transport.plane import Plane
 
 # Changes come thousands a second; who watches them is told this often.
-_TELL_SECONDS = 0.05
+_TELL_SECONDS: Final = 0.05
 
 
 @dataclass(eq=False)

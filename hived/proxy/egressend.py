@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..overlay.wire import ProtocolError
 from ..transport.socketend import LOCAL_RESET, SocketEnd
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .acceptor import Acceptor
 
 # What is sent before ingress has answered, and kept for another try: as TCP's first flight and some.
-EARLY_BYTES = 64 * 1024
+EARLY_BYTES: Final = 64 * 1024
 
 
 class EgressEnd(SocketEnd):

@@ -7,17 +7,18 @@ before its first data, so that a refusal has a reason without costing a round tr
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import trio
 
 from ..overlay.wire import LENGTH_BYTES, Message, ProtocolError, decode, encode, receive, send
 from ..transport.multistream import answer, optimistic
 
-PROXY = "/hive/proxy/1.0.0"
+PROXY: Final = "/hive/proxy/1.0.0"
 # What an opener sends before its header, and ingress before its verdict, when both negotiate at once.
-OPENING = optimistic(PROXY)
-ANSWER = answer(PROXY)
-_LIMIT = 256
+OPENING: Final = optimistic(PROXY)
+ANSWER: Final = answer(PROXY)
+_LIMIT: Final = 256
 
 
 class Header(Message):

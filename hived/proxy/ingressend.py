@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
 from ..transport.plane import ERR, HUP, OUT, Plane, Timer
 from ..transport.socketend import SocketEnd, abort
@@ -15,9 +16,9 @@ from ..transport.stream import EOF, Stream
 from .counters import Counters
 from .header import Verdict
 
-CONNECT_SECONDS = 10.0
-REFUSE_SECONDS = 10.0
-LOOPBACK = ("127.0.0.1", "::1")
+CONNECT_SECONDS: Final = 10.0
+REFUSE_SECONDS: Final = 10.0
+LOOPBACK: Final = ("127.0.0.1", "::1")
 
 Address = tuple[str, int]
 

@@ -1,5 +1,9 @@
 """The data plane under py-libp2p: security and the stream multiplexer."""
 
-from .offline import import_libp2p
+from . import native
+
+native.prefer(__name__, __path__)
+
+from .offline import import_libp2p  # noqa: E402 - whatever is imported from here on may be compiled
 
 import_libp2p()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 # Pieces below this are gathered, so that a peer that sends single bytes cannot make each
 # of them cost an object; above it, an object's own 33 bytes no longer matter.
-_SMALL = 2048
-_GATHERED = 16 * 1024
+_SMALL: Final = 2048
+_GATHERED: Final = 16 * 1024
 
 
 class ByteQueue:

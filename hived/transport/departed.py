@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .frames import DATA, FIN, RST, Frame
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 # Of so many ended streams the IDs are kept, to tell late frames from wrong ones.
-RECENT = 1024
+RECENT: Final = 1024
 
 
 class Departed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from .stream import Stream
 
 # No opening that is worth the fast way is longer.
-_MAX_BYTES = 1024
+_MAX_BYTES: Final = 1024
 
 Greeter = Callable[[Stream, bytes], bool | None]
 """Is given a stream and all that has come of it: True keeps the stream, with another end attached and

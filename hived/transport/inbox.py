@@ -8,13 +8,14 @@ up, because a window smaller than rate times round trip throttles the stream.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from .bytequeue import ByteQueue
 from .frames import INITIAL_WINDOW, ProtocolError
 
 # Beside the network's round trip, two event loops take their time to turn under load; a
 # window tuned to an idle loopback's 0.1 ms would never grow.
-_LOOP_SECONDS = 0.005
+_LOOP_SECONDS: Final = 0.005
 
 
 class Inbox:

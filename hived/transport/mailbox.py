@@ -5,7 +5,7 @@ The two halves share nothing: each call crosses by ``Plane.call`` or ``Plane.tel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .bytequeue import ByteQueue
 from .stream import EOF
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 # What is handed to trio at once, and what trio may have waiting here.
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES: Final = 64 * 1024
 # Trio is told of what has left in steps of so much: it may have PIECE_BYTES on the way.
-_TOLD_BYTES = 16 * 1024
+_TOLD_BYTES: Final = 16 * 1024
 
 
 class Mailbox:

@@ -7,7 +7,7 @@ buffers that are there already; a message costs one call and its nonce.
 from __future__ import annotations
 
 import struct
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from .suites import AESGCM_LONG, TAG_BYTES, Suite
 
 # The longest message of any suite, without its prefix.
-MAX_RECORD_BYTES = AESGCM_LONG.max_record
+MAX_RECORD_BYTES: Final = AESGCM_LONG.max_record
 # Noise reserves the last one (revision 34, section 5.1); REKEY uses it (section 4.2).
-MAX_NONCE = 2**64 - 1
-_PREFIX = {2: struct.Struct(">H"), 4: struct.Struct(">I")}
+MAX_NONCE: Final = 2**64 - 1
+_PREFIX: Final = {2: struct.Struct(">H"), 4: struct.Struct(">I")}
 
 
 class BadRecordError(Exception):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-TAG_BYTES = 16
-KIB = 1024
+TAG_BYTES: Final = 16
+KIB: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Suite:
         return self.max_plain + TAG_BYTES
 
 
-NOISE = Suite(
+NOISE: Final = Suite(
     "/noise", "Noise_XX_25519_ChaChaPoly_SHA256", aes=False, prefix=2, max_plain=65535 - 16, rekey_after=None
 )
-AESGCM = Suite(
+AESGCM: Final = Suite(
     "/hive/noise-aesgcm/1.0.0",
     "Noise_XX_25519_AESGCM_SHA256",
     aes=True,
@@ -46,7 +47,7 @@ AESGCM = Suite(
     rekey_after=1 << 20,
 )
 # A full yamux frame of 128 KiB is one message.
-AESGCM_LONG = Suite(
+AESGCM_LONG: Final = Suite(
     "/hive/noise-aesgcm-long/1.0.0",
     "Noise_XX_25519_AESGCM_SHA256",
     aes=True,

@@ -28,6 +28,8 @@ PASSWORD = "correct-horse-battery-staple"
 def environment(home: Path) -> dict[str, str]:
     """An environment that takes nothing from the node, settings or tokens of this machine."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HIVE", "XDG_", "NOTIFY"))}
+    # Which form of the data plane is tested.
+    kept |= {key: value for key, value in os.environ.items() if key == "HIVE_NATIVE"}
     kept |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "NO_COLOR": "1"}
     return {**kept, "PYTHONWARNINGS": "default::ResourceWarning"}
 
