@@ -76,8 +76,7 @@ bench-join: venv ## 200 strangers a second against a node that works (3 minutes)
 	@scripts/bench join --out bench/results $(ARGS)
 
 .PHONY: bench
-bench: packages-test venv ## Hive beside ssh, Kubo and others (20 minutes); results to bench/results/ (ARGS='--rounds 1')
-	@scripts/kubo || echo "bench: going on without Kubo"
+bench: packages-test venv ## Hive beside ssh, Kubo and others (25 minutes); results to bench/results/ (ARGS='--rounds 1')
 	@scripts/bench forwarding --out bench/results $(ARGS)
 
 .PHONY: soak

@@ -14,7 +14,8 @@ COLOURS = {
     "ssh-gcm": "#4a7fb5",
     "kubo": "#e0a030",
     "stock": "#7a4a9a",
-    "hive": "#c8553d",
+    "hive": "#e59866",
+    "hive-native": "#c0392b",
 }
 # Title, field, whether the axis is logarithmic, and its tests with what they are called there.
 PANELS = (

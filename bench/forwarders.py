@@ -20,6 +20,8 @@ from tests.integration.nodes import Node, free_port, join, proxy
 from tests.needs import program
 
 KUBO = Path("build/interop/kubo/bin/python")
+# The compiled form of Hive's data plane, made from the sources as they stand.
+NATIVE = Path("build/bench/native").resolve()
 NETWORK = "bench"
 
 
@@ -46,10 +48,11 @@ class Forwarder:
 
 
 class RoutedNode(Node):
-    """A hived in a network namespace."""
+    """A hived in a network namespace. ``native``: its setting HIVE_NATIVE."""
 
-    def __init__(self, directory: Path, name: str, namespace: int | None, address: str) -> None:
+    def __init__(self, directory: Path, name: str, namespace: int | None, address: str, native: str) -> None:
         super().__init__(directory, name, "--log-level", "info")
+        self.env["HIVE_NATIVE"] = native
         self.namespace = namespace
         self.listen = (f"/ip4/{address}/tcp/{free_port()}",)
 
@@ -147,11 +150,11 @@ def stock(directory: Path, started: Processes, route: Route, target: int) -> Ite
 
 
 @contextlib.contextmanager
-def hive(directory: Path, started: Processes, route: Route, target: int) -> Iterator[Forwarder]:
+def _hive(directory: Path, route: Route, target: int, native: str) -> Iterator[Forwarder]:
     """Two hived in one network, with an egress and an ingress proxy made by hivectl."""
     near_address = "127.0.0.1" if route.near is None else route.address.rpartition(".")[0] + ".1"
-    near = RoutedNode(directory, "near", route.near, near_address)
-    far = RoutedNode(directory, "far", route.far, route.address)
+    near = RoutedNode(directory, "near", route.near, near_address, native)
+    far = RoutedNode(directory, "far", route.far, route.address, native)
     try:
         for node in (near, far):
             node.start(wait=False)
@@ -168,6 +171,22 @@ def hive(directory: Path, started: Processes, route: Route, target: int) -> Iter
             node.close()
 
 
+@contextlib.contextmanager
+def hive(directory: Path, started: Processes, route: Route, target: int) -> Iterator[Forwarder]:
+    """All of it Python."""
+    with _hive(directory, route, target, "off") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def hive_native(directory: Path, started: Processes, route: Route, target: int) -> Iterator[Forwarder]:
+    """With the compiled data plane."""
+    if not NATIVE.exists():
+        raise BenchError("the data plane is not compiled (make bench does it)")
+    with _hive(directory, route, target, str(NATIVE)) as found:
+        yield found
+
+
 FORWARDERS: dict[str, Start] = {
     "direct": direct,
     "socat": socat,
@@ -176,6 +195,7 @@ FORWARDERS: dict[str, Start] = {
     "kubo": kubo,
     "stock": stock,
     "hive": hive,
+    "hive-native": hive_native,
 }
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from bench import forwardchart, forwardreport, lossypath
 from bench.fleet import Fleet
-from bench.forwarders import FORWARDERS, Forwarder, Route, running
+from bench.forwarders import FORWARDERS, KUBO, NATIVE, Forwarder, Route, running
 from bench.loads import BULK_SECONDS, LOOPBACK, TESTS, Loads, Sample, build, load, target
 from bench.machine import machine
 from bench.processes import BenchError, processes
@@ -151,6 +151,22 @@ def short(error: BaseException) -> str:
     return (str(error).splitlines() or [repr(error)])[0][:300]
 
 
+def rounds(text: str) -> int:
+    """A number of rounds; argparse.ArgumentTypeError for none."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+    return int(text)
+
+
+def prepare(names: tuple[str, ...]) -> None:
+    """Make what forwarders need and this machine lacks; without it they fail, and the report says why."""
+    if "kubo" in names and not KUBO.exists():
+        subprocess.run(["scripts/kubo"], check=False, stdout=sys.stderr)
+    if "hive-native" in names:
+        NATIVE.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "scripts/native.py", str(NATIVE)], check=False, stdout=sys.stderr)
+
+
 def chosen(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """Names from a list with commas; argparse.ArgumentTypeError for one that is not known."""
     names = tuple(text.split(","))
@@ -161,13 +177,23 @@ def chosen(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make bench", description="forwarders side by side")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=rounds, default=5, help="how often each test is made (5)")
     parser.add_argument(
-        "--only", type=lambda text: chosen(text, tuple(FORWARDERS)), default=tuple(FORWARDERS)
+        "--only",
+        metavar="NAMES",
+        type=lambda text: chosen(text, tuple(FORWARDERS)),
+        default=tuple(FORWARDERS),
+        help=f"some of {','.join(FORWARDERS)} (all)",
     )
-    parser.add_argument("--tests", type=lambda text: chosen(text, ALL_TESTS), default=ALL_TESTS)
+    parser.add_argument(
+        "--tests",
+        metavar="NAMES",
+        type=lambda text: chosen(text, ALL_TESTS),
+        default=ALL_TESTS,
+        help=f"some of {','.join(ALL_TESTS)} (all)",
+    )
     parser.add_argument("--seconds", type=float, default=BULK_SECONDS, help="of a test, about")
-    parser.add_argument("--idle", type=int, default=1000, help="idle connections")
+    parser.add_argument("--idle", type=int, default=1000, help="idle connections (1000)")
     parser.add_argument("--out", type=Path, help="where forwarding.json, .md and .png go")
     settings = parser.parse_args(arguments)
     for number in STOPS:
@@ -175,6 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     build()
+    prepare(settings.only)
     run = Run(settings.rounds, settings.only, settings.tests, Loads(settings.seconds, settings.idle), _say)
     about = machine()
     run.all()
@@ -192,6 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
             forwardchart.chart(document, settings.out / "forwarding.png")
         else:
             print("There is no chart: matplotlib is missing, which `make bench` brings.", file=sys.stderr)
+        print(f"The results are in {settings.out}/forwarding.json, .md and .png.", file=sys.stderr)
 
 
 def _stop(number: int, _: object) -> None:

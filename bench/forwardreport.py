@@ -16,7 +16,9 @@ NAMES = {
     "kubo": "Kubo p2p",
     "stock": "py-libp2p",
     "hive": "Hive",
+    "hive-native": "Hive, compiled",
 }
+OWN = ("hive", "hive-native")
 Document = dict[str, Any]
 
 
@@ -137,13 +139,13 @@ def median(found: dict[str, Any], test: str, name: str, field: str) -> float | N
     return None if values is None else float(values["median"])
 
 
-def ratio(found: dict[str, Any], goal: Goal) -> tuple[float, str] | None:
-    """What Hive has, and who it was compared with; None when one of the two was not measured."""
-    own = median(found, goal.test, "hive", goal.field)
+def ratio(found: dict[str, Any], goal: Goal, name: str = "hive") -> tuple[float, str] | None:
+    """What Hive in one of its forms has, and who it was compared with; None where either is not measured."""
+    own = median(found, goal.test, name, goal.field)
     if own is None:
         return None
     if goal.base:
-        base = median(found, goal.base, "hive", goal.field)
+        base = median(found, goal.base, name, goal.field)
         return None if not base else (own / base, "its own idle figure")
     if not goal.other:
         return own, ""
@@ -173,7 +175,8 @@ def table(document: Document) -> str:
         f"`{document['command']}` on {machine['processor']}, {machine['cores']} cores,"
         f" Linux {machine['kernel']}; load average before: {machine['load_average']:.2f}. Versions: {told}.",
         "",
-        f"Medians of {rounds} rounds, and from the least to the most. Method: docs/performance.md.",
+        f"Medians of {rounds} round{'s' * (rounds != 1)}, and from the least to the most."
+        " Method: docs/performance.md.",
         "",
         "| | " + " | ".join(NAMES[name] for name in names) + " |",
         "|---" * (len(names) + 1) + "|",
@@ -186,15 +189,12 @@ def table(document: Document) -> str:
     lines += [""]
     lines += [f"- {TITLES[test]}: left out, {reason}." for test, reason in document["left_out"].items()]
     lines += _failures(found)
-    if "hive" in names:
-        lines += [
-            "",
-            "## What Hive is to reach",
-            "",
-            "| | ratio | to | promised | |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [_verdict(found, goal) for goal in GOALS if goal.test in found]
+    own = [name for name in OWN if name in names]
+    if own:
+        head = "".join(f" {NAMES[name]} | |" for name in own)
+        lines += ["", "## What Hive is to reach, as ratios of medians", "", f"| | to | promised |{head}"]
+        lines += ["|---" * (3 + 2 * len(own)) + "|"]
+        lines += [_verdict(found, goal, own) for goal in GOALS if goal.test in found]
     return "\n".join(lines) + "\n"
 
 
@@ -220,12 +220,15 @@ def _failures(found: dict[str, Any]) -> list[str]:
     return [f"- {NAMES[name]} failed: {why} ({'; '.join(tests)})" for (name, why), tests in told.items()]
 
 
-def _verdict(found: dict[str, Any], goal: Goal) -> str:
+def _verdict(found: dict[str, Any], goal: Goal, own: list[str]) -> str:
     title = next(row.title for row in ROWS if (row.test, row.field) == (goal.test, goal.field))
     promised = f"{'at least' if goal.least else 'at most'} {goal.bound:g}"
-    measured = ratio(found, goal)
-    if measured is None:
-        return f"| {title} | | {', '.join(NAMES[name] for name in goal.other)} | {promised} | not measured |"
-    value, to = measured
-    verdict = "reached" if reached(goal, value) else "NOT reached"
-    return f"| {title} | {value:.2f} | {to} | {promised} | {verdict} |"
+    to, cells = ", ".join(NAMES[name] for name in goal.other), ""
+    for name in own:
+        measured = ratio(found, goal, name)
+        if measured is None:
+            cells += " | not measured |"
+        else:
+            to = measured[1]
+            cells += f" {measured[0]:.2f} | {'reached' if reached(goal, measured[0]) else 'NOT reached'} |"
+    return f"| {title} | {to} | {promised} |{cells}"
