@@ -465,7 +465,7 @@ class Tunnel:
         quick = outbox.quick
         end = 0
         for _ in range(len(quick)):
-            if self._max_plain - end < _CONTROL_BYTES + 2 * HEADER_BYTES + SHORT_BYTES:
+            if self._max_plain - end < 2 * (_CONTROL_BYTES + HEADER_BYTES) + SHORT_BYTES:
                 break
             stream = quick.popleft()
             stream.queued = False

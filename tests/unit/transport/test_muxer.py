@@ -13,6 +13,7 @@ from hived.transport import suites
 from hived.transport.limits import MuxLimits
 from hived.transport.muxer import Muxer
 from hived.transport.muxstream import MuxedStream
+from hived.transport.outbox import SHORT_BYTES
 from hived.transport.suites import Suite
 from tests.unit.transport.pairs import (
     ACK,
@@ -129,6 +130,30 @@ async def test_what_opens_a_stream_goes_with_its_first_data() -> None:
             (DATA, 0, 6, 5),
         ]
         assert peer.records[-1] == 6 * 12 + 3 + 3 + 5, "one record for all of them"
+
+
+@trio_test
+async def test_several_streams_and_control_frames_fit_in_one_record() -> None:
+    """Of any sizes: what does not fit goes in the next."""
+    async with raw_peer() as (muxer, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(receive_all, peer.pipe)
+
+        def open_all(size: int) -> None:
+            session = muxer.tunnel.session
+            for length in (size, size, size, SHORT_BYTES):
+                stream = session.open()
+                session.unacknowledged.discard(stream.id)
+                stream.head = bytes(length)
+                stream.ready()
+            for number in range(500):
+                session.outbox.reset(1001 + 2 * number)
+
+        for size in range(14_500, 15_200, 7):
+            muxer.tunnel.plane.call(open_all, size)
+            await on_plane(muxer.tunnel.plane, lambda: None)
+        await settle()
+        assert muxer.tunnel.alive, muxer.close_reason
+        nursery.cancel_scope.cancel()
 
 
 @trio_test
