@@ -170,8 +170,11 @@ def _proved(key: bytes, signed: bytes, signature: bytes) -> str:
         if not isinstance(ecdsa, EllipticCurvePublicKey):
             raise HandshakeError("an identity of an unknown kind")
         ecdsa.verify(signature, signed, ECDSA(SHA256()))
-        kind.data = ecdsa.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        canonical = kind.SerializeToString(deterministic=True)
+        # One key has one ID, however it was written.
+        data = ecdsa.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        canonical = crypto_pb2.PublicKey(key_type=kind.key_type, data=data).SerializeToString(
+            deterministic=True
+        )
         return str(ID(_SHA2_256 + hashlib.sha256(canonical).digest()))
     other = deserialize_public_key(key)
     if isinstance(other, RSAPublicKey) and other.impl.e > _MAX_RSA_EXPONENT:

@@ -323,6 +323,27 @@ def test_ecdsa_identities(curve: ec.EllipticCurve) -> None:
         authenticate(payload(key, private.sign(SIGNED + b"!", ec.ECDSA(SHA256()))), STATIC)
 
 
+def test_an_ecdsa_key_has_one_id_however_it_is_written() -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    public = private.public_key()
+    data = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    long, short = (
+        public.public_bytes(Encoding.X962, point)
+        for point in (PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint)
+    )
+    # The lengths of both sequences and of the bit string become 32 less.
+    compressed = data.replace(long, short)
+    compressed = bytes(
+        [*compressed[:1], compressed[1] - 32, *compressed[2:24], compressed[24] - 32, *compressed[25:]]
+    )
+    signature = private.sign(SIGNED, ec.ECDSA(SHA256()))
+    plain = crypto_pb2.PublicKey(key_type=crypto_pb2.ECDSA, data=data).SerializeToString()
+    squeezed = crypto_pb2.PublicKey(key_type=crypto_pb2.ECDSA, data=compressed).SerializeToString()
+    with_more = plain + b"\x1a\x01x"
+    ids = {authenticate(payload(key, signature), STATIC) for key in (plain, squeezed, with_more)}
+    assert len(ids) == 1
+
+
 def test_an_ed25519_key_in_the_clothes_of_ecdsa() -> None:
     private = Ed25519PrivateKey.generate()
     data = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
