@@ -113,8 +113,8 @@ def _troubles(node: Node) -> list[str]:
         if not item.row.enabled:
             continue
         shown = names.shown(item.row.peer_id) or item.row.peer_id
-        if item.error or item.counters.last_error:
-            found.append(f"proxy {item.row.id}: {item.error or item.counters.last_error}")
+        if item.error or item.counters.trouble:
+            found.append(f"proxy {item.row.id}: {item.error or item.counters.trouble}")
         elif node.book.is_blocked(item.row.peer_id):
             found.append(f"proxy {item.row.id}: {shown} is blocked here: hivectl nodes unblock {shown}")
         elif node.host.find(item.row.peer_id, item.row.network) is None:

@@ -35,6 +35,7 @@ class Calls:
     negotiate: Callable[[socket.socket, bytes], None]
     failed: Callable[[str], None]
     trouble: Callable[[str], None]
+    full: Callable[[], None]
     idle: Callable[[], None]
 
 
@@ -70,7 +71,6 @@ class Acceptor:
         # Accepted, and in trio's hands.
         self._lent = 0
         self._listening = False
-        self._full = False
         self._closed = False
 
     def start(self) -> None:
@@ -83,6 +83,7 @@ class Acceptor:
         """Take no new connections; those that live go on, and ``idle`` is called when none is left."""
         if self._listening:
             self._listening = False
+            self.counters.full_at = 0
             for listener in self._sockets:
                 self.plane.forget(listener)
                 listener.close()
@@ -110,7 +111,8 @@ class Acceptor:
             if not self._listening:
                 return
             if self.counters.connections >= self._limit:
-                self._full = True
+                self.counters.full_at = self._limit
+                self.plane.tell(self._calls.full)
                 return
             try:
                 sock, _ = listener.accept()
@@ -239,8 +241,8 @@ class Acceptor:
 
     def _count_end(self) -> None:
         self.counters.end()
-        if self._full and self._listening:
-            self._full = False
+        if self.counters.full_at and self._listening:
+            self.counters.full_at = 0
             for listener in self._sockets:
                 self.plane.call(self._accept, listener)
         self._check_idle()

@@ -27,9 +27,18 @@ class Counters:
     bytes_in: int = 0
     bytes_out: int = 0
     last_error: str | None = None
+    # Set while as many live as may; those that come wait in the kernel.
+    full_at: int = 0
     on_change: Callable[[], None] = field(default=lambda: None, repr=False)
     _due: bool = field(default=False, repr=False)
     _changed: trio.Event = field(default_factory=trio.Event, repr=False)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the proxy now, for people; None for nothing."""
+        if self.full_at:
+            return f"{self.full_at:,} connections, the most that one proxy carries; more wait until one ends"
+        return self.last_error
 
     def begin(self) -> None:
         """A connection begins. On the data plane's thread."""

@@ -26,6 +26,8 @@ log = Log("hived.proxy.egress")
 
 MAX_CONNECTIONS = 1024
 CLOSE_SECONDS = 5.0
+# Between two lines that say that a proxy is full.
+QUIET_SECONDS = 60.0
 _BACKLOG = 512
 
 
@@ -131,6 +133,7 @@ class EgressProxy:
         )
         self._idle = trio.Event()
         self._draining = False
+        self._quiet_until = 0.0
         self._nursery: trio.Nursery | None = None
         self._acceptor = Acceptor(
             overlay.plane,
@@ -145,6 +148,7 @@ class EgressProxy:
                 negotiate=self._on_negotiate,
                 failed=self._failed,
                 trouble=self._trouble,
+                full=self._on_full,
                 idle=self._on_idle,
             ),
         )
@@ -234,6 +238,12 @@ class EgressProxy:
 
     def _trouble(self, why: str) -> None:
         log.error("accepting connections failed", port=self.route.port, why=why)
+
+    def _on_full(self) -> None:
+        # At the limit, each connection that ends lets in another, and it is full again.
+        if trio.current_time() >= self._quiet_until:
+            self._quiet_until = trio.current_time() + QUIET_SECONDS
+            log.warning("a proxy is full", port=self.route.port, why=self.counters.trouble)
 
     def _failed(self, why: str) -> None:
         if self.counters.last_error != why:

@@ -43,7 +43,8 @@ class Verdict(IntEnum):
             Verdict.OPEN: "",
             Verdict.NO_INGRESS: (
                 "the other node lets nothing in from this node's port"
-                f" {egress_port} to its port {ingress_port} (no ingress proxy)"
+                f" {egress_port} to its port {ingress_port} (no ingress proxy there, or a disabled one:"
+                " hivectl proxy on that node)"
             ),
             Verdict.TARGET_REFUSED: f"nothing answers there on port {ingress_port}",
             Verdict.BUSY: "the ingress proxy has no free connection",

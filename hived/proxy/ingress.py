@@ -115,8 +115,16 @@ class IngressProxy:
 
     def unanswered(self, why: str) -> None:
         """The target could not be reached."""
-        self.counters.last_error = f"nothing answers on {self.host or 'this machine'}: {why}"
-        log.warning("the target of an ingress proxy does not answer", port=self.origin.ingress_port, why=why)
+        text = f"nothing answers on {self.host or 'this machine'}, port {self.origin.ingress_port}: {why}"
+        if text != self.counters.last_error:
+            # Once, until it answers again: the other node's clients may ask a thousand times a second.
+            log.warning(
+                "the target of an ingress proxy does not answer",
+                peer=self.origin.peer_id,
+                port=self.origin.ingress_port,
+                why=why,
+            )
+        self.counters.last_error = text
 
 
 class Ingress:
@@ -191,9 +199,13 @@ class Ingress:
             await self._refuse(stream, Verdict.NO_INGRESS)
             return
         if proxy.counters.connections >= proxy.limit:
-            log.warning(
-                "too many connections on an ingress proxy", port=header.ingress_port, limit=proxy.limit
-            )
+            if self._lines.take(connection.peer_id, trio.current_time()):
+                log.warning(
+                    "too many connections on an ingress proxy",
+                    peer=connection.peer_id,
+                    port=header.ingress_port,
+                    limit=proxy.limit,
+                )
             await self._refuse(stream, Verdict.BUSY)
             return
         addresses = proxy.addresses

@@ -256,15 +256,53 @@ async def test_the_ingress_is_full() -> None:
 
 
 @trio_test
-async def test_beyond_egress_limit_connections_wait() -> None:
+async def test_beyond_egress_limit_connections_wait(caplog: pytest.LogCaptureFixture) -> None:
     async with link() as one, served(echo) as target, forwarding(one, target, egress=1) as (proxy, _):
-        first, second = await connect(proxy), await connect(proxy)
-        await second.send_all(b"second")
-        await first.send_all(b"x")
-        assert await first.receive_some() == b"x"
-        assert proxy.counters.connections == 1
-        await first.aclose()
-        assert await second.receive_some() == b"second"
+        for _ in range(3):
+            first, second = await connect(proxy), await connect(proxy)
+            await second.send_all(b"second")
+            await first.send_all(b"x")
+            assert await first.receive_some() == b"x"
+            assert proxy.counters.connections == 1
+            assert "1 connections, the most" in (proxy.counters.trouble or "")
+            await first.aclose()
+            assert await second.receive_some() == b"second"
+            await second.aclose()
+            await proxy.counters.idle()
+            assert proxy.counters.trouble is None
+        # However often connections come and go at the limit.
+        assert caplog.text.count("a proxy is full") == 1
+
+
+@trio_test
+async def test_a_target_that_is_away_is_logged_once_until_it_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with link() as one, trio.open_nursery() as nursery:
+        target = free_port()
+        async with forwarding(one, target) as (proxy, ingress):
+            for _ in range(3):
+                await reset_of(proxy)
+            assert caplog.text.count("target of an ingress proxy does not answer") == 1
+            assert f"on this machine, port {target}: connection refused" in (ingress.counters.trouble or "")
+            listeners = await trio.open_tcp_listeners(target, host="127.0.0.1")
+            serving = trio.CancelScope()
+
+            async def serve() -> None:
+                with serving:
+                    await trio.serve_listeners(echo, listeners)
+
+            nursery.start_soon(serve)
+            client = await connect(proxy)
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+            assert ingress.counters.trouble is None
+            await client.aclose()
+            serving.cancel()
+            for listener in listeners:
+                await listener.aclose()
+            await reset_of(proxy)
+            assert caplog.text.count("target of an ingress proxy does not answer") == 2
 
 
 @trio_test
