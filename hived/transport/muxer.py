@@ -7,6 +7,7 @@ connection itself lives on the data plane's thread (``tunnel``); here is what cr
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import trio
@@ -59,11 +60,28 @@ class Muxer:
         self._running = False
         self._ending = False
         self._closed_here = False
+        self._cancelled = False
 
     @property
     def rtt(self) -> float | None:
         """Seconds from a ping to its answer, both in front of any data that waits; None before the first."""
         return self.tunnel.session.rtt
+
+    @property
+    def age(self) -> float:
+        """Seconds since bytes last came."""
+        return time.monotonic() - self.tunnel.last_received
+
+    @property
+    def silent(self) -> float | None:
+        """``age`` where the peer owes an answer to a ping and is quieter than a live one; else None."""
+        session, age = self.tunnel.session, self.age
+        return age if age > session.limits.keep_alive and not session.ping_answered else None
+
+    @property
+    def lost(self) -> bool:
+        """It has ended, and neither side had announced that."""
+        return self.tunnel.lost and not (self._cancelled or self._closed_here)
 
     @property
     def bytes_in(self) -> int:
@@ -151,6 +169,7 @@ class Muxer:
             await self.closed.wait()
         finally:
             if not self.closed.is_set():
+                self._cancelled = True
                 self._plane.call(self.tunnel.end, "cancelled", None)
                 # The data plane waits for nobody; the bound is for one that has ended.
                 with trio.move_on_after(_CANCEL_SECONDS, shield=True):

@@ -27,6 +27,7 @@ from .outbox import SHORT_BYTES, Outbox
 from .plane import HEAD_BYTES, IN, OUT, RECEIVE_BYTES, Plane, Timer
 from .records import BadRecordError, Opener, Sealer
 from .session import PeerEndedError, Session
+from .socketend import SocketEnd
 from .stream import EOF, Stream
 
 _HEADER: Final = struct.Struct("!BBHII")
@@ -77,6 +78,8 @@ class Tunnel:
     """``last_received``: when bytes last came, by the monotonic clock. ``alive``: its end has not begun.
 
     ``expects_data``: whether the peer takes a stream's data before it has answered; None until it has.
+    Once it has ended: ``lost``, neither side had announced that; ``cut`` and ``cut_proxied``, how many
+    streams lived then, and of those how many led to a socket.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class Tunnel:
         self.alive = True
         self.close_reason = ""
         self.expects_data: bool | None = None
+        self.lost = False
+        self.cut = self.cut_proxied = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.last_received = time.monotonic()
@@ -165,6 +170,11 @@ class Tunnel:
             return
         self.alive = False
         self.close_reason = why = self._ending or why
+        # Draining: by the peer's GoAway, or by an end that was to come here anyway.
+        self.lost = code != NORMAL and not self.session.draining
+        streams = self.session.streams
+        self.cut = len(streams)
+        self.cut_proxied = sum([isinstance(stream.end, SocketEnd) for stream in streams.values()])
         self.session.fail(why)
         if self._timer is not None:
             self._timer.cancel()
@@ -568,7 +578,7 @@ class Tunnel:
                 # This process was stopped, and what came meanwhile is still to be read.
                 self._patient_until = now + limits.keep_alive_timeout
             if now >= self._patient_until:
-                self.end("keep-alive timeout", None)
+                self.end(f"nothing heard for {now - self.last_received:.0f} s", None)
             else:
                 self._check_at(self._patient_until)
             return

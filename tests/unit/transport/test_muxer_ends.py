@@ -28,6 +28,25 @@ from tests.unit.transport.pairs import (
 from tests.unit.transport.rawpeer import RawPeer, raw, raw_peer
 
 
+@pytest.mark.parametrize("how", ["aclose", "goaway", "none"])
+@trio_test
+async def test_an_end_that_nobody_announced_is_a_loss(how: str) -> None:
+    """And how many streams it cut is known."""
+    async with raw_peer() as (muxer, peer):
+        await muxer.open()
+        await muxer.open()
+        await settle()
+        if how == "goaway":
+            await peer.send(raw(GO_AWAY, 0, 0, 0))
+        if how == "aclose":
+            await muxer.aclose()
+        else:
+            await peer.pipe.aclose()
+        await muxer.closed.wait()
+        assert muxer.lost is (how == "none")
+        assert (muxer.tunnel.cut, muxer.tunnel.cut_proxied) == (2, 0)
+
+
 @pytest.mark.parametrize("kind", ["socket", "tiny"])
 @trio_test
 async def test_aclose_ends_both_sides(kind: str) -> None:
@@ -191,6 +210,7 @@ async def test_cancelling_run_closes_everything() -> None:
             stream = await muxer.open()
             nursery.cancel_scope.cancel()
         assert muxer.close_reason == "cancelled"
+        assert not muxer.lost
         await ends(muxer, stream, here=False)
         peer = RawPeer(other, initiator=False)
         assert GO_AWAY not in [frame.kind for frame in await peer.until_end()]
