@@ -80,6 +80,7 @@ class Connection:
     address: str
     handshake_hash: bytes
     opened: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
     memberships: set[str] = field(default_factory=set)
     usable: set[str] = field(default_factory=set)
     served: bool = False
@@ -90,6 +91,16 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return not self.muxer.closed.is_set()
+
+    @property
+    def heard(self) -> float:
+        """When bytes last came, epoch seconds."""
+        return time.time() - self.muxer.age
+
+    @property
+    def stood(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self.begun
 
     @property
     def takes_streams(self) -> bool:
@@ -142,18 +153,21 @@ class Host:
         self._quiet_until = 0.0
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; then every connection is closed."""
-        try:
-            async with trio.open_nursery() as self._nursery:
+        """Serve until cancelled; then every connection is closed, and its peer told that this was meant."""
+        async with trio.open_nursery() as outer:
+            nursery = self._nursery = await outer.start(_apart)
+            try:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            with trio.move_on_after(1) as scope:
-                scope.shield = True
-                async with trio.open_nursery() as closing:
-                    for connection in self.all_connections():
-                        closing.start_soon(connection.muxer.aclose)
+            finally:
+                self.stop_listening()
+                self._nursery = None
+                with trio.move_on_after(1) as scope:
+                    scope.shield = True
+                    async with trio.open_nursery() as closing:
+                        for connection in self.all_connections():
+                            closing.start_soon(connection.muxer.aclose)
+                nursery.cancel_scope.cancel()
 
     # Listening
 
@@ -189,7 +203,10 @@ class Host:
         self.listen(())
 
     async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
-        assert self._nursery is not None
+        nursery = self._nursery
+        if nursery is None:
+            # It was stopped before it began.
+            return
         with scope:
             while True:
                 try:
@@ -206,7 +223,7 @@ class Host:
                 except OSError:
                     remote = ""
                 if remote and self.admission.admit(source_of(remote), trio.current_time()):
-                    self._nursery.start_soon(self._inbound, stream, remote)
+                    nursery.start_soon(self._inbound, stream, remote)
                 else:
                     self._turned_away()
                     abort(stream)
@@ -384,6 +401,14 @@ class Host:
             connection.streams -= 1
             # No-op after the ways above; a cancelled handler must not leave the peer waiting.
             stream.reset()
+
+
+async def _apart(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """A nursery for tasks that a cancelled parent does not end: they go when its own scope is cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 def _bind(end: Endpoint) -> trio.SocketListener:

@@ -64,6 +64,20 @@ async def test_a_connection_both_ways(logged: Logged) -> None:
         assert not ours.is_open
 
 
+@trio_test
+async def test_a_host_that_stops_says_so(logged: Logged) -> None:
+    async with party("b") as bob:
+        async with party("a") as alice:
+            ours = await alice.joined(bob)
+            theirs = bob.host.find(alice.peer_id)
+            assert theirs is not None
+        assert not ours.is_open
+        await theirs.muxer.closed.wait()
+        assert not theirs.muxer.lost
+        assert bob.host.all_connections() == []
+        assert not logged.defects
+
+
 @pytest.mark.parametrize("message", [bytes(32), b"\1" + bytes(31), b"", bytes(5), b"\xff" * 4000])
 @pytest.mark.parametrize("suite", ["/noise", "/hive/noise-aesgcm/1.0.0"])
 @trio_test
