@@ -79,6 +79,8 @@ class Daemon:
         self._claims: dict[str, str] = {}
         self._met = trio.Event()
         self._anew = False
+        # Proxied connections that did not end in the time that a stop gives them.
+        self._cut = 0
 
     async def run(self) -> bool:
         """Run until SIGTERM or SIGINT; True to be started anew. Raises HiveError when it cannot start."""
@@ -109,7 +111,7 @@ class Daemon:
     async def _serve(self) -> None:
         async with planethread.running(self.plane):
             await self._serve_on_plane()
-        log.info("stopped")
+        log.info("stopped", **({"proxied_cut": self._cut} if self._cut else {}))
 
     async def _serve_on_plane(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -147,7 +149,7 @@ class Daemon:
                         listener.socket.close()
                         server.remove(self.config.socket)
                     self.host.stop_listening()
-                    await self.reconciler.drain(DRAIN_SECONDS)
+                    self._cut = await self.reconciler.drain(DRAIN_SECONDS)
                     services.cancel_scope.cancel()
                 await self._save_contacts()
                 await self._save_records()
@@ -206,6 +208,7 @@ class Daemon:
                 networks=policy.joins,
                 wanted=lambda: policy.wanted(self.peers.linked()),
                 refused=self._refused,
+                name=self.sync.last_name,
             ),
         )
         self.ingress = Ingress(self.membership.network_of, self.membership.require)
@@ -472,9 +475,11 @@ class Daemon:
             await self._save_contacts()
 
     async def _save_contacts(self) -> None:
-        now = time.time()
         contacts = dict(self.peers.contacts)
-        contacts |= {c.peer_id: now for c in self.host.all_connections() if c.usable}
+        for connection in self.host.all_connections():
+            if connection.usable:
+                before = contacts.get(connection.peer_id, 0.0)
+                contacts[connection.peer_id] = max(before, connection.heard)
         # An identity costs a member nothing: only of those who are known besides.
         contacts = {p: when for p, when in contacts.items() if self._is_listed(p)}
         try:

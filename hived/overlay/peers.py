@@ -18,6 +18,7 @@ from ..logs import Log
 from ..transport.muxstream import MuxedStream
 from .host import STREAM_ERRORS, Connection, DialError, Host
 from .membership import JoinDelayedError, JoinRefusedError, Membership
+from .quota import Allowance
 
 log = Log("hived.overlay.peers")
 
@@ -62,12 +63,14 @@ class Wishes:
 
     ``addresses`` of a peer, best first; ``networks`` to try on it; ``wanted`` peers, where
     True means important (registered, or behind a proxy): they are retried more often.
+    ``name``: what a peer calls itself, "" when that is not known.
     """
 
     addresses: Callable[[str], Iterable[str]]
     networks: Callable[[str], Iterable[str]]
     wanted: Callable[[], dict[str, bool]]
     refused: Callable[[str, str, int], None]
+    name: Callable[[str], str] = lambda peer_id: ""
 
 
 class Peers:
@@ -80,6 +83,9 @@ class Peers:
         self._membership = membership
         self._wishes = wishes
         self._important: dict[str, bool] = {}
+        # Lines about one peer's lost connections, and how many were not written since the last.
+        self._lines = Allowance(burst=10, rate=1 / 300)
+        self._unsaid: dict[str, int] = {}
         self._dials = trio.CapacityLimiter(MAX_DIALS)
         self._nursery: trio.Nursery | None = None
         host.on_connected.append(self._connected)
@@ -340,12 +346,35 @@ class Peers:
 
     def _disconnected(self, connection: Connection) -> None:
         if connection.served:
-            self.contacts[connection.peer_id] = time.time()
+            before = self.contacts.get(connection.peer_id, 0.0)
+            self.contacts[connection.peer_id] = max(before, connection.heard)
+            if connection.muxer.lost:
+                self._lost(connection)
         link = self.links.get(connection.peer_id)
         if link is not None:
             link.notify()
             if connection.memberships or not connection.initiator:
                 link.kick.set()
+
+    def _lost(self, connection: Connection) -> None:
+        """Say why a member's connection is gone and what went with it; of one that flaps, now and then."""
+        peer_id, muxer = connection.peer_id, connection.muxer
+        if not self._lines.take(peer_id, trio.current_time()):
+            self._unsaid[peer_id] = self._unsaid.get(peer_id, 0) + 1
+            return
+        cut, proxied = muxer.tunnel.cut, muxer.tunnel.cut_proxied
+        fields: dict[str, object] = {"peer": peer_id}
+        if name := self._wishes.name(peer_id):
+            fields["name"] = name
+        fields |= {
+            "why": muxer.close_reason,
+            "stood": f"{connection.stood:.0f} s",
+            "streams_cut": cut,
+            "proxied": proxied,
+        }
+        if unsaid := self._unsaid.pop(peer_id, 0):
+            fields["more_before"] = unsaid
+        (log.warning if proxied else log.info)("connection lost", **fields)
 
     async def _drop_duplicate(self, connection: Connection) -> None:
         """Where both ends dialled, the connection that neither prefers goes once it is idle.

@@ -88,8 +88,8 @@ class Reconciler:
                     item.state, item.error = "disabled", None
         self._on_change()
 
-    async def drain(self, seconds: float) -> None:
-        """Stop accepting; live connections have ``seconds`` to end by themselves."""
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting; live connections have ``seconds`` to end by themselves. How many have not."""
         self._stopping = True
         self._ingress.accepting = False
         for item in self.running.values():
@@ -98,6 +98,7 @@ class Reconciler:
         with trio.move_on_after(seconds):
             for item in self.running.values():
                 await item.counters.idle()
+        return sum(item.counters.connections for item in self.running.values())
 
     # Changes, for the API
 

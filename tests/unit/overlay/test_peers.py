@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from trio.testing import trio_test
 from hived.errors import HiveError, Kind
 from hived.overlay.host import STREAM_ERRORS, Connection
 from hived.overlay.peers import MAX_REFUSED, Peers, Wishes
+from hived.overlay.quota import Allowance
 from hived.transport.muxstream import MuxedStream
 from tests.unit.overlay.parties import NETWORK, K, Logged, Party, party, until
 
@@ -42,6 +44,7 @@ async def dialer(one: Party) -> AsyncIterator[tuple[Peers, Wanted]]:
         networks=lambda peer_id: wanted.networks,
         wanted=lambda: dict(wanted.peers),
         refused=lambda *what: wanted.refused.append(what),
+        name=lambda peer_id: "bobby",
     )
     peers = Peers(one.host, one.membership, wishes)
     async with trio.open_nursery() as nursery:
@@ -72,6 +75,73 @@ async def test_a_wanted_peer_is_connected_and_joined_and_again_after_a_close(log
         await until(lambda: alice.host.find(bob.peer_id, NETWORK) not in (None, first))
         assert bob.peer_id in peers.contacts
         assert peers.links[bob.peer_id].error == ""
+
+
+def cut(connection: Connection, one: Party) -> None:
+    """End it as a crash of ``one``, whose end it is, would."""
+    one.host.plane.call(connection.muxer.tunnel.end, "crashed", None)
+
+
+@trio_test
+async def test_a_lost_member_is_told_of_once(logged: Logged) -> None:
+    async with party("a") as alice, party("b") as bob, dialer(alice) as (peers, wanted):
+        wanted.want(bob)
+        peers.refresh()
+        await until(lambda: alice.host.find(bob.peer_id, NETWORK) is not None)
+        await until(lambda: bob.host.find(alice.peer_id, NETWORK) is not None)
+        theirs = bob.host.find(alice.peer_id, NETWORK)
+        ours = alice.host.find(bob.peer_id, NETWORK)
+        assert theirs is not None
+        assert ours is not None
+        heard = ours.heard
+        cut(theirs, bob)
+        await until(lambda: bool(logged.having("connection lost")))
+        (line,) = logged.having("connection lost")
+        assert line["peer"] == bob.peer_id
+        assert line["name"] == "bobby"
+        assert line["why"] == "the peer closed the connection"
+        assert line["stood"] == "0 s"
+        assert (line["streams_cut"], line["proxied"]) == (0, 0)
+        assert heard <= peers.contacts[bob.peer_id] <= time.time()
+
+
+@trio_test
+async def test_an_orderly_end_and_a_strangers_are_not_told_of(logged: Logged) -> None:
+    async with (
+        party("a") as alice,
+        party("b") as bob,
+        party("c", network=None) as carol,
+        dialer(alice) as (
+            peers,
+            wanted,
+        ),
+    ):
+        wanted.want(bob)
+        peers.refresh()
+        await until(lambda: alice.host.find(bob.peer_id, NETWORK) is not None)
+        first = alice.host.find(bob.peer_id, NETWORK)
+        bob.host.close_peer(alice.peer_id)
+        await until(lambda: alice.host.find(bob.peer_id, NETWORK) not in (None, first))
+        alice.host.close_peer(bob.peer_id)
+        cut(await carol.dial(alice), carol)
+        await until(lambda: len(logged.having("disconnected")) >= 6)
+        assert not logged.having("connection lost")
+
+
+@trio_test
+async def test_a_member_that_comes_and_goes_does_not_fill_the_log(logged: Logged) -> None:
+    async with party("a") as alice, party("b") as bob, dialer(alice) as (peers, _):
+        peers._lines = Allowance(burst=3, rate=0)
+        ended: list[Connection] = []
+        alice.host.on_disconnected.append(ended.append)
+        for count in range(1, 7):
+            cut(await bob.joined(alice), bob)
+            await until(lambda count=count: len(ended) == count)  # type: ignore[misc]
+        assert len(logged.having("connection lost")) == 3
+        peers._lines = Allowance(burst=1, rate=0)
+        cut(await bob.joined(alice), bob)
+        await until(lambda: len(ended) == 7)
+        assert logged.having("connection lost")[-1]["more_before"] == 3
 
 
 @trio_test
