@@ -177,6 +177,8 @@ PathKind = Literal["self", "direct", "relayed", "none"]
 
 
 class Node(Answer):
+    """``silent``: seconds since the peer was heard on its connection, while it owes an answer; else None."""
+
     peer_id: str
     name: str
     network: str
@@ -188,6 +190,7 @@ class Node(Answer):
     addresses: list[str]
     alias: str | None = None
     blocked: bool = False
+    silent: float | None = None
 
 
 class AddressState(Answer):
@@ -199,6 +202,8 @@ class AddressState(Answer):
 
 
 class NodeDetail(Answer):
+    """``silent`` is as in Node."""
+
     peer_id: str
     name: str
     alias: str | None
@@ -213,6 +218,7 @@ class NodeDetail(Answer):
     version: str
     addresses: list[AddressState]
     last_error: str | None = None
+    silent: float | None = None
 
 
 class SetAlias(Request):

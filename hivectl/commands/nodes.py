@@ -59,6 +59,7 @@ def show(settings: Settings, node: str) -> None:
 
 def _detail(node: NodeDetail) -> None:
     relay = f" through {node.relay}" if node.relay else ""
+    silent = f", nothing heard for {output.duration(node.silent)}" if node.silent else ""
     addresses = [
         f"{row.address} (from {row.source}{f'; {row.last_error}' if row.last_error else ''})"
         for row in node.addresses
@@ -69,7 +70,7 @@ def _detail(node: NodeDetail) -> None:
             ("name", node.name or "-"),
             ("alias", node.alias or "-"),
             ("networks", node.networks or ["none"]),
-            ("path", f"{node.path}{relay}"),
+            ("path", f"{node.path}{relay}{silent}"),
             ("rtt_ms", "-" if node.rtt_ms is None else f"{node.rtt_ms:.1f}"),
             ("latest_contact", output.when(node.latest_contact)),
             ("last_contact_here", output.when(node.last_contact_here)),

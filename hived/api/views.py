@@ -51,18 +51,22 @@ def path_of(node: Node, peer_id: str, network: str | None) -> tuple[PathKind, Co
 
 
 def last_contact_here(node: Node, peer_id: str) -> float | None:
-    """This node's own last authenticated contact, epoch seconds; now while a member is connected."""
+    """When this node last heard from a member by itself, epoch seconds."""
     if peer_id == node.identity.peer_id:
         return time.time()
-    if any(connection.usable for connection in node.host.connections.get(peer_id, ())):
-        return time.time()
     stored = node.book.peer(peer_id)
-    times = [t for t in (node.peers.contacts.get(peer_id), stored.last_contact) if t]
+    heard = [c.heard for c in node.host.connections.get(peer_id, ()) if c.usable]
+    times = [t for t in (node.peers.contacts.get(peer_id), stored.last_contact, *heard) if t]
     return max(times, default=None)
 
 
 def _milliseconds(seconds: float | None) -> float | None:
     return round(seconds * 1000, 2) if seconds is not None else None
+
+
+def _silent(connection: Connection | None) -> float | None:
+    seconds = connection.muxer.silent if connection else None
+    return round(seconds, 1) if seconds is not None else None
 
 
 def node_rows(node: Node, network: str) -> list[NodeRow]:
@@ -92,6 +96,7 @@ def _row(node: Node, names: Names, peer_id: str, network: str, record: NodeRecor
         path=path,
         relay=None,
         rtt_ms=_milliseconds(connection.muxer.rtt if connection else None),
+        silent=_silent(connection),
         latest_contact=_latest(last_contact_here(node, peer_id), record),
         version=record.version if record else "",
         addresses=record.addresses if record else node.book.addresses.get(peer_id, []),
@@ -130,6 +135,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
         path=path,
         relay=None,
         rtt_ms=_milliseconds(rtt),
+        silent=_silent(connection),
         latest_contact=_latest(here, record),
         last_contact_here=rfc3339(here),
         record_issued=rfc3339(record.issued) if record else None,
