@@ -83,9 +83,11 @@ class Peers:
         self._membership = membership
         self._wishes = wishes
         self._important: dict[str, bool] = {}
-        # Lines about one peer's lost connections, and how many were not written since the last.
+        # Lines about one peer's lost connections and, since an identity costs a member nothing, about all;
+        # and how many were not written since the last.
         self._lines = Allowance(burst=10, rate=1 / 300)
-        self._unsaid: dict[str, int] = {}
+        self._all_lines = Allowance(burst=200, rate=1 / 30)
+        self._unsaid = 0
         self._dials = trio.CapacityLimiter(MAX_DIALS)
         self._nursery: trio.Nursery | None = None
         host.on_connected.append(self._connected)
@@ -359,8 +361,9 @@ class Peers:
     def _lost(self, connection: Connection) -> None:
         """Say why a member's connection is gone and what went with it; of one that flaps, now and then."""
         peer_id, muxer = connection.peer_id, connection.muxer
-        if not self._lines.take(peer_id, trio.current_time()):
-            self._unsaid[peer_id] = self._unsaid.get(peer_id, 0) + 1
+        now = trio.current_time()
+        if not (self._lines.take(peer_id, now) and self._all_lines.take("", now)):
+            self._unsaid += 1
             return
         cut, proxied = muxer.tunnel.cut, muxer.tunnel.cut_proxied
         fields: dict[str, object] = {"peer": peer_id}
@@ -372,8 +375,8 @@ class Peers:
             "streams_cut": cut,
             "proxied": proxied,
         }
-        if unsaid := self._unsaid.pop(peer_id, 0):
-            fields["more_before"] = unsaid
+        if self._unsaid:
+            fields["more_before"], self._unsaid = self._unsaid, 0
         (log.warning if proxied else log.info)("connection lost", **fields)
 
     async def _drop_duplicate(self, connection: Connection) -> None:

@@ -128,17 +128,19 @@ async def test_an_orderly_end_and_a_strangers_are_not_told_of(logged: Logged) ->
         assert not logged.having("connection lost")
 
 
+@pytest.mark.parametrize("which", ["_lines", "_all_lines"])
 @trio_test
-async def test_a_member_that_comes_and_goes_does_not_fill_the_log(logged: Logged) -> None:
+async def test_a_member_that_comes_and_goes_does_not_fill_the_log(logged: Logged, which: str) -> None:
+    """By the peer, and by all of them together."""
     async with party("a") as alice, party("b") as bob, dialer(alice) as (peers, _):
-        peers._lines = Allowance(burst=3, rate=0)
+        setattr(peers, which, Allowance(burst=3, rate=0))
         ended: list[Connection] = []
         alice.host.on_disconnected.append(ended.append)
         for count in range(1, 7):
             cut(await bob.joined(alice), bob)
             await until(lambda count=count: len(ended) == count)  # type: ignore[misc]
         assert len(logged.having("connection lost")) == 3
-        peers._lines = Allowance(burst=1, rate=0)
+        setattr(peers, which, Allowance(burst=1, rate=0))
         cut(await bob.joined(alice), bob)
         await until(lambda: len(ended) == 7)
         assert logged.having("connection lost")[-1]["more_before"] == 3
