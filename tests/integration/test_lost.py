@@ -62,8 +62,8 @@ def test_a_frozen_node_is_shown_as_silent_and_then_lost(two: tuple[Node, Node]) 
             assert time.monotonic() - start < SILENCE_SECONDS
             time.sleep(0.5)
         assert row["path"] == "direct"
-        assert row["silent"] > PING_SECONDS
-        assert age(row) > PING_SECONDS
+        assert row["silent"] >= PING_SECONDS
+        assert age(row) >= PING_SECONDS
         assert ", nothing heard for 1" in alpha.ctl("nodes", "show", peer_id).out
         line = alpha.log.wait_for(LOST, SILENCE_SECONDS)
         assert re.search(r'why="nothing heard for 2\d s"', line)
