@@ -67,12 +67,14 @@ async def test_a_connection_both_ways(logged: Logged) -> None:
 @trio_test
 async def test_a_host_that_stops_says_so(logged: Logged) -> None:
     async with party("b") as bob:
+        gone = trio.Event()
+        bob.host.on_disconnected.append(lambda connection: gone.set())
         async with party("a") as alice:
             ours = await alice.joined(bob)
             theirs = bob.host.find(alice.peer_id)
             assert theirs is not None
         assert not ours.is_open
-        await theirs.muxer.closed.wait()
+        await gone.wait()
         assert not theirs.muxer.lost
         assert bob.host.all_connections() == []
         assert not logged.defects
