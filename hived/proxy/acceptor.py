@@ -21,6 +21,7 @@ from .header import Verdict
 # Accepted in one pass of the loop; then others have their turn.
 _AT_ONCE: Final = 16
 _RETRY_SECONDS: Final = 0.2
+_GONE_AT_MOST: Final = 3
 # For the other node's first answer; its target may take longer.
 ANSWER_SECONDS: Final = 10.0
 
@@ -63,6 +64,8 @@ class Acceptor:
         self._live: set[EgressEnd] = set()
         # Accepted, and waiting for a connection to the peer.
         self._waiting: deque[socket.socket] = deque()
+        # How often in a row it was gone again when it was to be used.
+        self._gone = 0
         # Waiting for the connection to take one more stream.
         self._queued: set[socket.socket] = set()
         # Until when each must have been answered; the first is due first.
@@ -71,6 +74,8 @@ class Acceptor:
         # Accepted, and in trio's hands.
         self._lent = 0
         self._listening = False
+        # Listeners on which accepting has failed.
+        self._retrying: set[socket.socket] = set()
         self._closed = False
 
     def start(self) -> None:
@@ -122,11 +127,18 @@ class Acceptor:
                 continue
             except OSError as error:
                 self.plane.tell(self._calls.trouble, error.strerror or str(error))
-                self.plane.after(_RETRY_SECONDS, partial(self._accept, listener))
+                if listener not in self._retrying:
+                    # Once, however many come meanwhile.
+                    self._retrying.add(listener)
+                    self.plane.after(_RETRY_SECONDS, partial(self._retry, listener))
                 return
             self._begin(sock)
         # Edges tell of what comes later, not of what waits already.
         self.plane.call(self._accept, listener)
+
+    def _retry(self, listener: socket.socket) -> None:
+        self._retrying.discard(listener)
+        self._accept(listener)
 
     def _begin(self, sock: socket.socket) -> None:
         self.counters.begin()
@@ -183,6 +195,10 @@ class Acceptor:
         waiting, self._waiting = self._waiting, deque()
         for sock in waiting:
             self._open(sock)
+        self._gone = self._gone + 1 if self._waiting else 0
+        if self._gone >= _GONE_AT_MOST:
+            self._gone = 0
+            self.unreachable("the connection to the other node ends as soon as it is made")
 
     def unreachable(self, why: str) -> None:
         """There is none: whoever waits must not wait longer."""

@@ -26,7 +26,7 @@ log = Log("hived.proxy.egress")
 
 MAX_CONNECTIONS = 1024
 CLOSE_SECONDS = 5.0
-# Between two lines that say that a proxy is full.
+# Between two lines that say that a proxy is full, or that accepting fails.
 QUIET_SECONDS = 60.0
 _BACKLOG = 512
 
@@ -133,7 +133,7 @@ class EgressProxy:
         )
         self._idle = trio.Event()
         self._draining = False
-        self._quiet_until = 0.0
+        self._quiet_until = self._untroubled_until = 0.0
         self._nursery: trio.Nursery | None = None
         self._acceptor = Acceptor(
             overlay.plane,
@@ -157,12 +157,16 @@ class EgressProxy:
         """Accept and forward until cancelled, or until :meth:`drain` and the last connection's end."""
         plane = self._overlay.plane
         try:
-            async with trio.open_nursery() as self._nursery:
-                plane.call(self._acceptor.stop_listening if self._draining else self._acceptor.start)
-                await self._idle.wait()
-                self._nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    plane.call(self._acceptor.stop_listening if self._draining else self._acceptor.start)
+                    await self._idle.wait()
+                    nursery.cancel_scope.cancel()
+                finally:
+                    # While it closes, it takes no more tasks.
+                    self._nursery = None
         finally:
-            self._nursery = None
             plane.call(self._acceptor.close)
             # Held back until the port is free and all is cut; the data plane waits for nobody.
             with trio.move_on_after(CLOSE_SECONDS) as scope:
@@ -237,7 +241,9 @@ class EgressProxy:
         self._idle.set()
 
     def _trouble(self, why: str) -> None:
-        log.error("accepting connections failed", port=self.route.port, why=why)
+        if trio.current_time() >= self._untroubled_until:
+            self._untroubled_until = trio.current_time() + QUIET_SECONDS
+            log.error("accepting connections failed", port=self.route.port, why=why)
 
     def _on_full(self) -> None:
         # At the limit, each connection that ends lets in another, and it is full again.

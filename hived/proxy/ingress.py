@@ -222,12 +222,16 @@ class Ingress:
             kept = stream.mailbox.stream
             assert kept is not None
             if kept.dead:
+                kept.discard()
                 return
             kept.head = stream.mailbox.take_over(*left)
-            if self._proxies.get(proxy.origin) is proxy:
-                proxy.join(kept, addresses)
-            else:
+            if self._proxies.get(proxy.origin) is not proxy:
                 kept.reset()
+            elif proxy.counters.connections >= proxy.limit:
+                # Others came while this one's target was looked up.
+                kept.attach(Refusal(proxy.plane, kept, Verdict.BUSY))
+            else:
+                proxy.join(kept, addresses)
 
         proxy.plane.call(take_over)
 

@@ -66,10 +66,14 @@ class Dialing:
             except OSError as error:
                 self._failed(error.errno)
                 continue
-            number = sock.connect_ex(address)
-            if number == errno.EINPROGRESS and address[0] in LOOPBACK:
-                # It is over by now, and asking costs less than being told.
+            try:
                 number = sock.connect_ex(address)
+                if number == errno.EINPROGRESS and address[0] in LOOPBACK:
+                    # It is over by now, and asking costs less than being told.
+                    number = sock.connect_ex(address)
+            except OSError:
+                # An address with the name of an interface that is not there.
+                number = errno.EADDRNOTAVAIL
             if number == 0:
                 self._finish(sock, "")
                 return

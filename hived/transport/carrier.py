@@ -33,6 +33,8 @@ class Carrier:
         """Begin. Raises OSError when the stream is gone."""
         stream = self._mailbox.stream
         if stream is None or stream.dead:
+            if stream is not None:
+                stream.discard()
             raise OSError(errno.EPIPE, "the stream that carries it has ended")
         self._plane, self._handler, self._stream = plane, handler, stream
         stream.head = self._mailbox.take_over(*self._left)
@@ -62,6 +64,9 @@ class Carrier:
         if self._stream is not None:
             self._stream.ready()
             self._stream.session.close(self._stream)
+        else:
+            # Not begun: trio has let go of it already, so nobody else can end it.
+            self._mailbox.reset()
 
     # The end of the outer stream
 

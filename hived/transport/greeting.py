@@ -29,7 +29,12 @@ class Greeting:
 
     def give_up(self) -> None:
         """No more bytes are waited for."""
-        if self.stream.end is self and not self.stream.dead:
+        if self.stream.end is not self:
+            return
+        if self.stream.dead:
+            # Only now: who opens and resets streams faster than this has them refused.
+            self.stream.session.dismiss(self.stream)
+        else:
             self.stream.end = None
             self.stream.put_back(self._data)
             self._leave(self.stream)
@@ -50,4 +55,3 @@ class Greeting:
     def broken(self, why: str, *, received: bool) -> None:
         """Nobody knows of the stream yet."""
         self.stream.discard()
-        self.stream.session.dismiss(self.stream)

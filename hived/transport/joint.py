@@ -81,8 +81,8 @@ def join_socket(plane: Plane, stream: MuxedStream, sock: socket.socket) -> Joint
     Raises what ``MuxedStream.detach`` does; the socket is the caller's then.
     """
     joint = Joint(plane)
-    left = stream.detach()
     sock.setblocking(False)
+    left = stream.detach()
 
     def begin() -> None:
         found = _taken(stream, left)
@@ -99,10 +99,19 @@ def join_socket(plane: Plane, stream: MuxedStream, sock: socket.socket) -> Joint
 
 
 def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream) -> Joint:
-    """Join two streams, of two connections or of one. Raises what ``MuxedStream.detach`` does."""
+    """Join two streams, of two connections or of one.
+
+    Raises what ``MuxedStream.detach`` does; where it is ``other`` that cannot be joined, ``one`` is reset.
+    """
     joint = Joint(plane)
     reverse = _Reverse(joint)
-    lefts = one.detach(), other.detach()
+    left = one.detach()
+    try:
+        lefts = left, other.detach()
+    except BaseException:
+        # Nobody else can end it now.
+        plane.call(one.mailbox.reset)
+        raise
 
     def begin() -> None:
         found = _taken(one, lefts[0]), _taken(other, lefts[1])
@@ -152,7 +161,10 @@ class _Reverse:
 def _taken(stream: MuxedStream, left: tuple[int, bytes]) -> Stream | None:
     """The stream behind a face that let go of it; None when it has ended meanwhile."""
     found = stream.mailbox.stream
-    if found is None or found.dead:
+    if found is None:
+        return None
+    if found.dead:
+        found.discard()
         return None
     found.end = None
     found.head = stream.mailbox.take_over(*left)

@@ -145,6 +145,7 @@ class Muxer:
                 self._plane.call(_accept, stream)
                 if not stream.was_reset:
                     return stream
+                stream.reset()
             await self._acceptors.park()
 
     def _check_open(self) -> None:
@@ -195,6 +196,9 @@ class Muxer:
 
     def on_incoming(self, stream: MuxedStream) -> None:
         """The peer has opened a stream."""
+        if self.closed.is_set():
+            stream.reset()
+            return
         self._incoming.append(stream)
         self._acceptors.unpark()
 
@@ -204,7 +208,8 @@ class Muxer:
             return
         self._ending = True
         self.close_reason = why
-        self._incoming.clear()
+        while self._incoming:
+            self._incoming.popleft().reset()
         self.closed.set()
         self._acceptors.unpark_all()
 

@@ -194,7 +194,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self._close_face()
         if self._send_error is None and not (self._got_fin and self._sent_fin):
             self.was_reset = True
-            self._plane.call(self.mailbox.reset)
+        # Also where it is over: what came and was not read is still held for it.
+        self._plane.call(self.mailbox.reset)
 
     def detach(self) -> tuple[int, bytes]:
         """Let go of the stream, for another end to take it over: the arguments of ``Mailbox.take_over``.

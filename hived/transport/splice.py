@@ -15,13 +15,14 @@ class Splice:
     and nothing grows. Ends pass each for itself; a reset of one resets the other.
     """
 
-    __slots__ = ("_joint", "_traffic", "other", "stream")
+    __slots__ = ("_ended", "_joint", "_traffic", "other", "stream")
 
     def __init__(self, stream: Stream, traffic: Traffic, joint: Callable[[str | None], None]) -> None:
         self.stream = stream
         self.other: Splice = self
         self._traffic = traffic
         self._joint = joint
+        self._ended = False
 
     @property
     def readable(self) -> bool:
@@ -40,7 +41,8 @@ class Splice:
             return size
         if not source.got_fin:
             return 0
-        if self.stream.got_fin and not self.stream.inbox.buffered and source.sent_fin:
+        self._ended = True
+        if self.other._ended:
             self._joint(None)
         return EOF
 

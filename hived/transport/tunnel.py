@@ -193,7 +193,12 @@ class Tunnel:
 
     def crashed(self) -> None:
         """A defect of ours has shown in the handling of this connection."""
-        self.end("internal error", None)
+        try:
+            self.end("internal error", None)
+            # Those that the defect kept from being told.
+            self.session.fail(self.close_reason)
+        finally:
+            self._close()
 
     def _flushed(self, why: str) -> bool:
         """Whether a deliberate end may come now; else it does once what trio's tasks have sent has left.

@@ -34,7 +34,8 @@ SECONDS = 20.0
 class Link:
     """What the overlay does for proxies: a connection to the other node, and who is a member.
 
-    ``connected``: whether there is one already, else ``connect`` makes it, if the node is ``reachable``.
+    ``connected``: whether there is one already, else ``connect`` makes it, if the node is ``reachable``;
+    without ``lasts`` it is gone when it is looked for.
     """
 
     near: Muxer
@@ -42,6 +43,7 @@ class Link:
     ingress: Ingress = field(init=False)
     reachable: bool = True
     connected: bool = True
+    lasts: bool = True
     connects: int = 0
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class Link:
         return NETWORK
 
     def find(self, peer_id: str, network: str) -> Connection | None:
-        return self.outgoing if self.connected and self.reachable else None
+        return self.outgoing if self.connected and self.reachable and self.lasts else None
 
     async def connect(self, peer_id: str, network: str) -> Connection:
         await trio.lowlevel.checkpoint()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 import trio
@@ -19,6 +22,7 @@ from hived.transport.muxstream import MuxedStream
 from tests.unit.proxy.nodes import NETWORK, Link, link
 from tests.unit.proxy.tunnels import dial, read_all, read_exactly
 from tests.unit.transport.pairs import (
+    on_plane,
     settle,
     trio_test,
 )
@@ -418,3 +422,36 @@ async def test_run_ends_with_the_last_connection_of_a_drained_proxy() -> None:
             await client.send_eof()
             await stream.send_eof()
         await client.aclose()
+
+
+@trio_test
+async def test_a_connection_that_is_gone_whenever_it_is_to_be_used() -> None:
+    """Connecting succeeds each time; who waits must not wait for ever."""
+    async with link() as one, egress(one) as proxy:
+        one.lasts = False
+        async with client_of(proxy) as client:
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await client.receive_some()
+        await settle()
+        assert "ends as soon as it is made" in (proxy.counters.last_error or "")
+
+
+@trio_test
+async def test_clients_that_come_while_there_are_no_descriptors(caplog: pytest.LogCaptureFixture) -> None:
+    """However many: accepting is tried again once in a while, and said once."""
+
+    class Bare:
+        """A listener of a process that has no descriptors left."""
+
+        def accept(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async with link() as one, egress(one) as proxy:
+        bare = cast("socket.socket", Bare())
+        await settle()
+        before = await on_plane(one.plane, lambda: len(one.plane._timers))
+        for _ in range(50):
+            one.plane.call(proxy._acceptor._accept, bare)
+        assert await on_plane(one.plane, lambda: len(one.plane._timers)) == before + 1
+        await settle()
+        assert caplog.text.count("accepting connections failed") == 1

@@ -187,3 +187,19 @@ async def test_a_defect_of_the_greeter_ends_this_connection_only(caplog: pytest.
         await other_peer.send(raw(WINDOW, SYN, 1, 0))
         assert (await other.accept()).id == 1
         assert muxer.stream_count == 0
+
+
+@trio_test
+async def test_who_opens_and_resets_faster_than_is_looked_at_is_refused() -> None:
+    """In one read, so that no stream lives long enough to be passed on."""
+    async with greeted() as (muxer, peer, seen):
+        frames = b"".join(data(2 * n + 1, b"e", SYN) + raw(WINDOW, RST, 2 * n + 1, 0) for n in range(1000))
+        await peer.send(frames)
+        await settle()
+        assert 200 <= len(seen) <= muxer.tunnel.session.limits.accept_backlog + 1
+        assert muxer.tunnel.session._backlog == set()
+        # And then it is as before.
+        await peer.send(data(2001, b"echo:again", SYN))
+        while (frame := await peer.frame()).kind != DATA:
+            pass
+        assert frame.payload == b"again"
