@@ -46,7 +46,7 @@ def table(rows: list[Proxy]) -> Table:
                 str(row.connections),
                 output.size(row.bytes_in),
                 output.size(row.bytes_out),
-                row.error or "-",
+                row.error or row.warning or "-",
             )
             for row in rows
         ],

@@ -13,7 +13,7 @@ from .auth import Caller
 from .calls_rekey import not_moved
 from .calls_rekey import troubles as rekey_troubles
 from .node import Node, rfc3339
-from .views import proxy_view
+from .views import in_the_way, proxy_view
 
 
 async def info(node: Node, caller: Caller) -> Info:
@@ -112,15 +112,9 @@ def _troubles(node: Node) -> list[str]:
     for item in node.proxies.running.values():
         if not item.row.enabled:
             continue
-        shown = names.shown(item.row.peer_id) or item.row.peer_id
-        if item.error or item.counters.trouble:
-            found.append(f"proxy {item.row.id}: {item.error or item.counters.trouble}")
-        elif node.book.is_blocked(item.row.peer_id):
-            found.append(f"proxy {item.row.id}: {shown} is blocked here: hivectl nodes unblock {shown}")
-        elif node.host.find(item.row.peer_id, item.row.network) is None:
-            known = node.peers.links.get(item.row.peer_id)
-            why = f": {known.error}" if known and known.error else ""
-            found.append(f"proxy {item.row.id}: {shown} is not connected{why}")
+        trouble = item.error or item.counters.trouble or in_the_way(node, item)
+        if trouble:
+            found.append(f"proxy {item.row.id}: {trouble}")
     return found
 
 

@@ -18,9 +18,12 @@ from .node import Node, rfc3339
 CLOCK_SECONDS = 60.0
 
 
-def proxy_view(node: Node, item: Running, warning: str = "") -> Proxy:
-    """One proxy as it should be and as it runs."""
+def proxy_view(node: Node, item: Running, warning: str | None = None) -> Proxy:
+    """One proxy as it should be and as it runs; ``warning`` None: what is in its way now."""
     row, counters = item.row, item.counters
+    error = item.error or counters.trouble
+    if warning is None:
+        warning = "" if error else in_the_way(node, item)
     return Proxy(
         id=row.id,
         direction=cast(Direction, row.direction),
@@ -33,13 +36,27 @@ def proxy_view(node: Node, item: Running, warning: str = "") -> Proxy:
         bind=row.bind,
         to=row.target,
         state=cast(ProxyState, item.state),
-        error=item.error or counters.trouble,
+        error=error,
         connections=counters.connections,
         connections_total=counters.total,
         bytes_in=counters.bytes_in,
         bytes_out=counters.bytes_out,
         warning=warning,
     )
+
+
+def in_the_way(node: Node, item: Running) -> str:
+    """Why a connection through a proxy would fail now, before one has been tried; else empty."""
+    peer_id = item.row.peer_id
+    if not item.row.enabled:
+        return ""
+    shown = node.names().shown(peer_id) or peer_id
+    if node.book.is_blocked(peer_id):
+        return f"{shown} is blocked here: hivectl nodes unblock {shown}"
+    if node.host.find(peer_id, item.row.network) is None:
+        known = node.peers.links.get(peer_id)
+        return f"{shown} is not connected" + (f": {known.error}" if known and known.error else "")
+    return ""
 
 
 def path_of(node: Node, peer_id: str, network: str | None) -> tuple[PathKind, Connection | None]:

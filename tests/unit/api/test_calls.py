@@ -211,6 +211,10 @@ async def test_proxies(tmp_path: Path) -> None:
             two["id"],
             wide["id"],
         ]
+        listed = await ok(daemon, "GET", "/v1/proxies")
+        assert all("is not connected" in row["warning"] and row["error"] is None for row in listed)
+        told = (await ok(daemon, "GET", "/v1/status"))["warnings"]
+        assert {f"proxy {row['id']}: {row['warning']}" for row in listed} <= set(told)
         path = f"/v1/proxies/{one['id']}"
         assert (await ok(daemon, "POST", path + "/disable"))["state"] == "disabled"
         assert (await ok(daemon, "GET", path))["state"] == "disabled"

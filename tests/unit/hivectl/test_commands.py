@@ -164,12 +164,16 @@ def test_the_table_of_proxies(hivectl: Hivectl, hived: Server) -> None:
         [
             rows.proxy(bind="::1", state="error", error="port 8084 is taken"),
             rows.proxy(id=4, direction="ingress", peer_name="", state="ready"),
+            rows.proxy(id=5, warning="far is not connected"),
+            rows.proxy(id=6, error="it broke", warning="far is not connected"),
         ],
     )
     lines = hivectl("proxy").out.splitlines()
     assert lines[1].split()[:5] == ["3", "egress", "error", "[::1]:8084", "far:1984"]
     assert lines[1].endswith("  port 8084 is taken")
     assert lines[2].split()[:5] == ["4", "ingress", "ready", f"{REMOTE}:1984", "localhost:8084"]
+    assert lines[3].endswith("  far is not connected")
+    assert lines[4].endswith("  it broke")
 
 
 @pytest.mark.parametrize(
