@@ -232,6 +232,7 @@ class _Opening:
     def give_up(self) -> None:
         """On the data plane's thread."""
         self._given_up = True
+        self._tunnel.session.give_up_opening(self._open)
         self.face.mailbox.reset()
 
     def _open(self) -> None:

@@ -5,6 +5,7 @@ It does no I/O: frames come in through ``handle``, and what has to be said goes 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -109,6 +110,11 @@ class Session:
         """Call ``function`` once there is room for one more stream, in the order of the calls."""
         self._waiting.append(function)
         self._admit()
+
+    def give_up_opening(self, function: Callable[[], None]) -> None:
+        """Whoever waits to open a stream does so no more."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(function)
 
     def accept(self, stream: Stream) -> None:
         """Acknowledge a stream that the peer opened, which is the peer's back-pressure."""

@@ -213,8 +213,8 @@ class Stream:
             return
         session = self.session
         if session.budget.exhausted:
-            self.on_reset("too much waits for readers")
             session.reset(self)
+            self.on_reset("too much waits for readers")
             return
         self.inbox.put(bytes(rest))
         session.budget.buffered += len(rest)

@@ -23,6 +23,7 @@ from .frames import (
     ProtocolError,
 )
 from .limits import MuxLimits
+from .mailbox import Mailbox
 from .outbox import SHORT_BYTES, Outbox
 from .plane import HEAD_BYTES, IN, OUT, RECEIVE_BYTES, Plane, Timer
 from .records import BadRecordError, Opener, Sealer
@@ -34,7 +35,7 @@ _HEADER: Final = struct.Struct("!BBHII")
 # Control frames that go with one record of data; more of them go before it.
 _CONTROL_BYTES: Final = 1024
 _SHORT_START: Final = HEAD_BYTES - HEADER_BYTES
-# Before a deliberate end; a stream that has more than so many records loses the rest.
+# In one turn, before a deliberate end.
 _FLUSH_PASSES: Final = 16
 # A timer that fires so late was held up together with this whole process.
 _STOPPED_SECONDS: Final = 1.0
@@ -136,10 +137,10 @@ class Tunnel:
         self._timer: Timer | None = None
         self._due = self._pinged_at = self._patient_until = 0.0
         self._heard = 0
-        # A deliberate end waits for what is queued: why, when it must come, and what may still go.
+        # A deliberate end waits for what is queued: why, when it must come, and whether it waits no more.
         self._ending = ""
         self._end_by = 0.0
-        self._flush_passes = _FLUSH_PASSES
+        self._flushing = True
 
     # What the owner does, on the plane's thread
 
@@ -203,17 +204,30 @@ class Tunnel:
     def _flushed(self, why: str) -> bool:
         """Whether a deliberate end may come now; else it does once what trio's tasks have sent has left.
 
-        A pipe that takes nothing holds it up for half of the time that ``close_timeout`` gives.
+        Half of the time that ``close_timeout`` gives is for that. A joined socket may never come to its end,
+        and is not waited for.
         """
-        while self._flush_passes and (self.outbox.quick or self.outbox.bulk):
-            if self._left is not None:
+        passes = _FLUSH_PASSES
+        while self._flushing and self._words_wait():
+            if self._left is not None or not passes:
                 self._end_later(why)
+                if self._left is None:
+                    self._activate()
                 return False
-            self._flush_passes -= 1
+            passes -= 1
             self._write()
             if not self.alive:
                 return False
         return True
+
+    def _words_wait(self) -> bool:
+        """Something of trio's tasks, or a stream's first bytes, is still to be sent."""
+        outbox = self.outbox
+        return any(
+            stream.head or isinstance(stream.end, Mailbox)
+            for waiting in (outbox.quick, outbox.bulk)
+            for stream in waiting
+        )
 
     def _end_later(self, why: str) -> None:
         if self._ending:
@@ -226,7 +240,7 @@ class Tunnel:
         self.session.drain()
 
     def _give_up_flushing(self) -> None:
-        self._flush_passes = 0
+        self._flushing = False
         self.end(self._ending, NORMAL)
 
     def _close(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from hived.transport.muxstream import MuxedStream
 from tests.unit.transport.pairs import (
     DATA,
     FIN,
@@ -18,6 +19,7 @@ from tests.unit.transport.pairs import (
     breaks,
     ends,
     make_muxer,
+    muxers,
     plane,
     receive_all,
     settle,
@@ -85,6 +87,43 @@ async def test_aclose_sends_what_is_queued_through_a_narrow_pipe() -> None:
         assert a.close_reason == "closed here"
         assert await receive_all(theirs) == data
         await b.closed.wait()
+
+
+@pytest.mark.parametrize("kind", ["socket", "tiny"])
+@trio_test
+async def test_aclose_sends_what_many_streams_have_queued(kind: str) -> None:
+    count, data = 40, random.Random(2).randbytes(60_000)
+    async with muxers(kind) as (a, b), trio.open_nursery() as nursery:
+        whole = 0
+
+        async def read(stream: MuxedStream) -> None:
+            nonlocal whole
+            got = await receive_all(stream)
+            whole += got == data
+
+        for stream in [await a.open() for _ in range(count)]:
+            await stream.send_all(data)
+            await stream.aclose()
+        nursery.start_soon(a.aclose)
+        for _ in range(count):
+            nursery.start_soon(read, await b.accept())
+    assert whole == count
+
+
+@trio_test
+async def test_who_gives_up_opening_waits_no_more() -> None:
+    """The peer acknowledges nothing."""
+    async with raw_peer() as (muxer, _):
+        for _ in range(muxer.tunnel.session.limits.ack_backlog):
+            await muxer.open()
+        for _ in range(20):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(muxer.open)
+                    await settle()
+                    scope.cancel()
+        await settle()
+        assert not muxer.tunnel.session._waiting
 
 
 @trio_test
