@@ -47,7 +47,10 @@ SAME_TIME_SECONDS = 5.0
 MAX_OF_ONE_PEER = 8
 QUIET_SECONDS = 10.0
 # Before a membership: few streams, and windows that do not grow.
-STRANGER = MuxLimits(max_streams=64, accept_backlog=32, max_window=INITIAL_WINDOW)
+# All of them together hold less than what makes members' windows shrink (transport/budget.py).
+STRANGER = MuxLimits(
+    max_streams=64, accept_backlog=32, max_window=INITIAL_WINDOW, max_held=INITIAL_WINDOW // 2
+)
 _BACKLOG = 512
 
 StreamHandler = Callable[[MuxedStream, "Connection"], Awaitable[None]]

@@ -30,6 +30,9 @@ class MuxLimits:
     max_windows: int = 64 * MIB
     """All receive windows together; above it none grows."""
 
+    max_held: int = 1024 * MIB
+    """What has come on all streams together and nobody has taken; more resets the stream that brings it."""
+
     max_frame: int = MAX_FRAME
     """Payload of one incoming frame."""
 

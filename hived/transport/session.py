@@ -77,6 +77,8 @@ class Session:
         self._closing: OrderedDict[int, Stream] = OrderedDict()
         self._departed = Departed(outbox, limits.lingering)
         self._windows = 0
+        # Bytes that have come and nobody has taken, of streams that have ended, too.
+        self._held = 0
         self.ping_answered = True
         self._ping_value = 0
         self._pinged_at = 0.0
@@ -161,6 +163,15 @@ class Session:
         self._windows += size
         self.budget.windows += size
         return True
+
+    def hold(self, count: int) -> None:
+        """So many bytes more wait for readers here, or fewer."""
+        self._held += count
+        self.budget.buffered += count
+
+    def may_hold(self, count: int) -> bool:
+        """Whether so many bytes more may wait for readers."""
+        return self._held + count <= self.limits.max_held and not self.budget.exhausted
 
     def shrunk(self, size: int) -> None:
         """A stream's window became so many bytes smaller."""

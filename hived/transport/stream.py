@@ -126,7 +126,7 @@ class Stream:
             if not inbox.buffered:
                 return  # The end has reset or closed the stream.
             inbox.drop(taken)
-            self.session.budget.buffered -= taken
+            self.session.hold(-taken)
             if not all_taken:
                 break
         self._after_taking()
@@ -134,7 +134,7 @@ class Stream:
     def take_into(self, space: memoryview) -> int:
         """What has waited, for an end that asks instead of being given; how many bytes."""
         taken = self.inbox.get_into(space)
-        self.session.budget.buffered -= taken
+        self.session.hold(-taken)
         self._after_taking()
         return taken
 
@@ -147,7 +147,7 @@ class Stream:
     def put_back(self, data: bytes) -> None:
         """Bytes that an earlier end was given and has not used."""
         self.inbox.put_back(data)
-        self.session.budget.buffered += len(data)
+        self.session.hold(len(data))
 
     def give_credit(self) -> None:
         """Tell the peer of the room that reading has made, when that is worth a frame."""
@@ -167,7 +167,7 @@ class Stream:
 
     def discard(self) -> None:
         """Forget what has come and was not taken."""
-        self.session.budget.buffered -= self.inbox.buffered
+        self.session.hold(-self.inbox.buffered)
         self.inbox.clear()
 
     # For the connection
@@ -212,12 +212,12 @@ class Stream:
         if self.dead or self.closing:
             return
         session = self.session
-        if session.budget.exhausted:
+        if not session.may_hold(len(rest)):
             session.reset(self)
             self.on_reset("too much waits for readers")
             return
         self.inbox.put(bytes(rest))
-        session.budget.buffered += len(rest)
+        session.hold(len(rest))
 
     def on_credit(self, credit: int) -> None:
         """The peer takes ``credit`` bytes more."""

@@ -141,3 +141,26 @@ async def test_who_sends_to_nobody_loses_the_stream_when_memory_is_used_up() -> 
         assert running.budget.buffered == 0
         await peer.send(raw(WINDOW, SYN, 7, 0), raw(DATA, 0, 7, 130_000, bytes(130_000)))
         assert len(await receive_exactly(await muxer.accept(), 130_000)) == 130_000
+
+
+@trio_test
+async def test_what_one_connection_may_hold() -> None:
+    """More resets the stream that brings it; the others, and other connections, go on."""
+    async with raw_peer(max_held=100_000) as (muxer, peer):
+        for stream_id in (1, 3):
+            await peer.send(raw(DATA, SYN, stream_id, 100_000, bytes(100_000)))
+        first, second = await muxer.accept(), await muxer.accept()
+        await settle()
+        await peer.send(raw(DATA, 0, 3, 100_000, bytes(100_000)))
+        while (frame := await peer.frame()).flags != RST:
+            pass
+        assert frame.stream_id == 3
+        await settle()
+        with pytest.raises(trio.BrokenResourceError, match="too much waits for readers"):
+            await second.receive_some()
+        assert len(await receive_exactly(first, 100_000)) == 100_000
+        # There is room again, and nothing is counted twice.
+        await peer.send(raw(DATA, 0, 1, 100_000, bytes(100_000)))
+        assert len(await receive_exactly(first, 100_000)) == 100_000
+        await settle()
+        assert muxer.tunnel.session._held == muxer.tunnel.plane.budget.buffered == 0
