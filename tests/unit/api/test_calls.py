@@ -120,8 +120,12 @@ async def test_register_join_and_leave(tmp_path: Path) -> None:
         assert (done["state"], done["network"]) == ("joined", "net")
 
         async def seen() -> bool:
-            rows = await ok(alpha, "GET", "/v1/nodes")
-            return [(row["name"], row["path"]) for row in rows] == [("alpha", "self"), ("beta", "direct")]
+            # Each by the other: a name counts where it is known.
+            rows = await ok(alpha, "GET", "/v1/nodes"), await ok(beta, "GET", "/v1/nodes")
+            return [[(row["name"], row["path"]) for row in of] for of in rows] == [
+                [("alpha", "self"), ("beta", "direct")],
+                [("beta", "self"), ("alpha", "direct")],
+            ]
 
         await until(seen)
         detail = await ok(alpha, "GET", "/v1/nodes/beta")
