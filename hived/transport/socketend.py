@@ -120,6 +120,9 @@ class SocketEnd:
         return size
 
     def pull(self, space: memoryview) -> int:
+        if self.closed:
+            # The socket may be somebody else's by now.
+            return 0
         try:
             size = self.sock.recv_into(space)
         except BlockingIOError:

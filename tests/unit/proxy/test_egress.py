@@ -455,3 +455,16 @@ async def test_clients_that_come_while_there_are_no_descriptors(caplog: pytest.L
         assert await on_plane(one.plane, lambda: len(one.plane._timers)) == before + 1
         await settle()
         assert caplog.text.count("accepting connections failed") == 1
+
+
+@trio_test
+async def test_a_connection_that_is_tried_once_more_keeps_what_its_client_has_sent() -> None:
+    """Its first stream is gone; whatever that one's connection still sends is not the client's."""
+    async with link(serves=False) as one, egress(one) as proxy, client_of(proxy) as client:
+        stream = await one.far.accept()
+        (end,) = proxy._acceptor._live
+        stream.reset()
+        await settle()
+        await client.send_all(b"precious")
+        assert await on_plane(one.plane, lambda: end.pull(memoryview(bytearray(100)))) == 0
+        await answered_by_steps(one, proxy, b"precious")
