@@ -25,8 +25,8 @@ MODULES = [
     f"{room}/{name}.py"
     for room, names in {
         "transport": (
-            "budget bytequeue carrier departed frames greeting inbox joint limits mailbox outbox plane"
-            " records session socketend splice stream suites tunnel"
+            "budget bytequeue carrier departed frames greeting inbox joint keepalive limits mailbox outbox"
+            " plane reader records session socketend splice stream suites tunnel writer"
         ),
         "proxy": "acceptor counters egressend header ingressend",
     }.items()

@@ -49,7 +49,11 @@ QUIET_SECONDS = 10.0
 # Before a membership: few streams, and windows that do not grow.
 # All of them together hold less than what makes members' windows shrink (transport/budget.py).
 STRANGER = MuxLimits(
-    max_streams=64, accept_backlog=32, max_window=INITIAL_WINDOW, max_held=INITIAL_WINDOW // 2
+    max_streams=64,
+    accept_backlog=32,
+    max_window=INITIAL_WINDOW,
+    max_held=INITIAL_WINDOW // 2,
+    frames_at_once=32,
 )
 _BACKLOG = 512
 
@@ -335,15 +339,14 @@ class Host:
         The newest: a peer that dials again holds what was before for dead, and may know better.
         Of connections made at the same time both ends prefer the one that the smaller peer ID dialled.
         """
+        several = self.connections.get(peer_id, ())
+        found = [c for c in several if c.takes_streams and (network is None or network in c.usable)]
+        if len(found) <= 1:
+            return found[0] if found else None
         ours = self.identity.peer_id < peer_id
-        found = [
-            c
-            for c in self.connections.get(peer_id, ())
-            if c.takes_streams and (network is None or network in c.usable)
-        ]
-        newest = max((c.opened for c in found), default=0.0)
+        newest = max(c.opened for c in found)
         found = [c for c in found if c.opened > newest - SAME_TIME_SECONDS]
-        return min(found, key=lambda c: (c.initiator != ours, c.opened), default=None)
+        return min(found, key=lambda c: (c.initiator != ours, c.opened))
 
     def close_soon(self, connection: Connection) -> None:
         """Close a connection without waiting for it."""

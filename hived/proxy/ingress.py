@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
@@ -27,8 +27,7 @@ HEADER_SECONDS = 10.0
 LOOKUP_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """What must all be equal: network, origin peer, its egress port, and the port here."""
 
     network: str
@@ -47,15 +46,15 @@ class IngressProxy:
         self.host = host
         self.counters = counters
         self.limit = limit
+        self.addresses = self._known_addresses()
+        """Where the target is; None when its name has to be looked up."""
         self._live: set[Dialing | IngressEnd] = set()
 
     @property
     def plane(self) -> Plane:
         return self.counters.plane
 
-    @property
-    def addresses(self) -> list[Address] | None:
-        """Where the target is; None when its name has to be looked up."""
+    def _known_addresses(self) -> list[Address] | None:
         port = self.origin.ingress_port
         if self.host is None:
             return [(host, port) for host in LOOPBACK]

@@ -50,7 +50,6 @@ class Dialing:
     def start(self) -> None:
         """Dial."""
         self.stream.end = self
-        self._timer = self._plane.after(CONNECT_SECONDS, partial(self._finish, None, "no answer"))
         self._next()
 
     def cut(self) -> None:
@@ -80,6 +79,8 @@ class Dialing:
             if number in (errno.EINPROGRESS, errno.EALREADY):
                 self._sock = sock
                 self._plane.watch(sock, self._event)
+                if self._timer is None:
+                    self._timer = self._plane.after(CONNECT_SECONDS, partial(self._finish, None, "no answer"))
                 return
             self._failed(number)
             sock.close()

@@ -54,6 +54,12 @@ class Departed:
             self._reset(oldest)
             yield stream_id
 
+    def give_up(self, stream_id: int) -> None:
+        """Reset a stream that waits for the peer's end, if this is one."""
+        stream = self._lingering.pop(stream_id, None)
+        if stream is not None:
+            self._reset(stream)
+
     def on_frame(self, frame: Frame) -> bool:
         """Whether the frame is for one of these. Raises ProtocolError on an overrun."""
         stream = self._lingering.get(frame.stream_id)

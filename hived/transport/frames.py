@@ -78,7 +78,8 @@ def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
 class Decoder:
     """Bytes in, frames out. Holds at most an unfinished header (11 bytes) between calls.
 
-    ``max_frame`` bounds the payload, in bytes, that one Data frame may announce.
+    ``max_frame`` bounds the payload, in bytes, that one Data frame may announce. ``position``: within what
+    is being fed, where the next frame or part begins.
     """
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
@@ -88,6 +89,8 @@ class Decoder:
         self._missing = 0
         self._fin = 0
         self._broken: str | None = None
+        # Of what is being fed, behind the frame that was yielded last.
+        self.position = 0
 
     @property
     def idle(self) -> bool:
@@ -95,8 +98,9 @@ class Decoder:
         return not (self._missing or self._header)
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
-        """The frames that ``data`` completes; exhaust it before the next call.
+        """The frames that ``data`` completes.
 
+        Exhaust it before the next call, or feed it again from ``position``.
         Raises ProtocolError after the frames before the bad one, and for ever after:
         there is no finding the next header.
         """
@@ -109,6 +113,7 @@ class Decoder:
                     part = view[at : at + self._missing]
                     at += len(part)
                     self._missing -= len(part)
+                    self.position = at
                     yield Frame(DATA, 0 if self._missing else self._fin, self._stream_id, 0, part)
                     continue
                 if self._header or end - at < HEADER_BYTES:
@@ -117,12 +122,13 @@ class Decoder:
                     at = min(at + missing, end)
                     if len(self._header) < HEADER_BYTES:
                         return
-                    kind, flags, stream_id, length = self._parse(self._header, 0)
+                    kind, flags, stream_id, length = self.parse(self._header, 0)
                     self._header = b""
                 else:
-                    kind, flags, stream_id, length = self._parse(view, at)
+                    kind, flags, stream_id, length = self.parse(view, at)
                     at += HEADER_BYTES
                 if kind != DATA:
+                    self.position = at
                     yield Frame(kind, flags, stream_id, length)
                     continue
                 part = view[at : at + length]
@@ -131,9 +137,11 @@ class Decoder:
                 if self._missing:
                     self._stream_id, self._fin = stream_id, flags & FIN
                     flags &= ~FIN
+                self.position = at
                 yield Frame(DATA, flags, stream_id, length, part)
 
-    def _parse(self, data: bytes | memoryview, at: int) -> tuple[int, int, int, int]:
+    def parse(self, data: bytes | memoryview, at: int) -> tuple[int, int, int, int]:
+        """Type, flags, stream ID and length of the header at ``at``. Raises as ``feed``."""
         version, kind, flags, stream_id, length = _HEADER.unpack_from(data, at)
         if version != 0:
             self._fail(f"version {version} of yamux is not known")

@@ -36,6 +36,9 @@ class MuxLimits:
     max_frame: int = MAX_FRAME
     """Payload of one incoming frame."""
 
+    frames_at_once: int = 256
+    """Handled in one turn; then other connections have theirs."""
+
     pending_resets: int = 1024
     """Resets that the peer does not take off our hands; more end the connection."""
 
@@ -47,6 +50,9 @@ class MuxLimits:
 
     keep_alive_timeout: float = 15.0
     """After so long a silence behind a ping the connection is dead."""
+
+    ack_timeout: float = 30.0
+    """Streams closed here that the peer has not acknowledged for so long, at least, are reset."""
 
     rtt_interval: float = 60.0
     """A busy connection is pinged this often, to know its round-trip time."""

@@ -63,6 +63,8 @@ class Session:
         self.draining = False
         self.streams: dict[int, Stream] = {}
         self.unacknowledged: set[int] = set()
+        # Of those, the ones that were so when it was last looked.
+        self._overdue: set[int] = set()
         # Set by the connection: send a stream's record now, if nothing else waits; whether it did.
         self.send_now: Callable[[Stream], bool] = lambda stream: False
         self._on_incoming = on_incoming
@@ -128,6 +130,21 @@ class Session:
     def dismiss(self, stream: Stream) -> None:
         """Nobody will accept this stream: it ended before."""
         self._backlog.discard(stream.id)
+
+    def give_up_unacknowledged(self) -> None:
+        """Reset streams closed here that the peer has not acknowledged since the last call.
+
+        A peer that never acknowledges would use up the ACK backlog with streams that nobody needs. Not
+        sooner: RST may destroy in its hands the last words of a stream that it only had no time for.
+        """
+        overdue, self._overdue = self._overdue & self.unacknowledged, set(self.unacknowledged)
+        for stream_id in overdue:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                self._departed.give_up(stream_id)
+                self._acknowledged(stream_id)
+            elif stream.closing:
+                self.reset(stream)
 
     def ping(self) -> None:
         """Send a ping; its answer sets ``rtt`` and ``ping_answered``."""

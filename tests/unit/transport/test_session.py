@@ -254,6 +254,31 @@ def test_many_wait_when_the_numbers_run_out() -> None:
     assert sorted(refused) == list(range(1, 3000))
 
 
+def test_closed_streams_that_the_peer_never_acknowledges_make_room_in_time() -> None:
+    side = Side(ack_backlog=4)
+    lingering, unsent, living, slow = (side.session.open() for _ in range(4))
+    assert not side.session.may_open
+    for stream in (lingering, unsent, living, slow):
+        stream.attach(Recorder())
+    assert all(side.outbox.take_opening(stream) for stream in (lingering, unsent, living, slow))
+    side.session.finish(lingering)
+    side.session.close(lingering)
+    side.session.close(unsent)
+    side.session.give_up_unacknowledged()
+    assert not side.session.may_open, "they have had no time"
+    # Acknowledged meanwhile, and closed since.
+    side.session.handle(Frame(WINDOW_UPDATE, ACK, slow.id, 0))
+    side.session.finish(slow)
+    side.session.close(slow)
+    side.session.give_up_unacknowledged()
+    assert side.session.may_open
+    assert side.session.unacknowledged == {living.id}
+    assert living.id in side.session.streams
+    assert unsent.dead
+    assert side.session._departed.lingering == 1, "the one that was acknowledged waits for the peer's end"
+    assert side.outbox.pending_resets == 2
+
+
 def test_credit_comes_with_reading_and_none_behind_the_end() -> None:
     side, end = Side(max_window=INITIAL_WINDOW), Recorder()
     side.opened(end)
