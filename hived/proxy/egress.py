@@ -16,6 +16,7 @@ from ..logs import Log
 from ..overlay.host import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
 from ..transport.plane import Plane
+from ..transport.socketend import reset_when_closed
 from ..transport.tunnel import Tunnel
 from .acceptor import Acceptor, Calls
 from .counters import Counters
@@ -84,6 +85,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
                 raise
             # Those that are accepted inherit it: what a program writes goes out.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            reset_when_closed(sock)
             sock.listen(_BACKLOG)
             sock.setblocking(False)
     except BaseException as error:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ..transport.plane import ERR, HUP, OUT, Plane, Timer
-from ..transport.socketend import SocketEnd, abort
+from ..transport.socketend import SocketEnd, abort, reset_when_closed
 from ..transport.stream import EOF, Stream
 from .counters import Counters
 from .header import Verdict
@@ -21,6 +23,16 @@ REFUSE_SECONDS: Final = 10.0
 LOOPBACK: Final = ("127.0.0.1", "::1")
 
 Address = tuple[str, int]
+
+
+@functools.cache
+def ephemeral_ports() -> range:
+    """The ports from which the kernel dials (ip(7), ip_local_port_range)."""
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return range(1, 65536)
+    return range(first, last + 1)
 
 
 class Dialing:
@@ -44,6 +56,7 @@ class Dialing:
         self._addresses = iter(addresses)
         self._done = done
         self._sock: socket.socket | None = None
+        self._port = 0
         self._why = ""
         self._timer: Timer | None = None
 
@@ -73,6 +86,9 @@ class Dialing:
             except OSError:
                 # An address with the name of an interface that is not there.
                 number = errno.EADDRNOTAVAIL
+            self._port = address[1]
+            if number == 0 and self._is_own(sock):
+                number = errno.ECONNREFUSED
             if number == 0:
                 self._finish(sock, "")
                 return
@@ -98,9 +114,17 @@ class Dialing:
             self._failed(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             self._drop()
             self._next()
+        elif events & OUT and self._is_own(sock):
+            self._failed(errno.ECONNREFUSED)
+            self._drop()
+            self._next()
         elif events & OUT:
             self._sock = None
             self._finish(sock, "", events)
+
+    def _is_own(self, sock: socket.socket) -> bool:
+        """Connected to itself: where nobody listens, the kernel may have chosen the port that was dialled."""
+        return self._port in ephemeral_ports() and sock.getsockname() == sock.getpeername()
 
     def _finish(self, sock: socket.socket | None, why: str, events: int = 0) -> None:
         self._clear()
@@ -180,6 +204,7 @@ class Refusal:
 
 
 def tune(sock: socket.socket) -> None:
-    """No waiting for more: what a program writes goes out."""
+    """No waiting for more: what a program writes goes out. And until both have ended, an end is a reset."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reset_when_closed(sock)

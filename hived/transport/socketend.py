@@ -18,6 +18,7 @@ from .stream import EOF, Stream
 # Why it broke, when the local side did it.
 LOCAL_RESET: Final = "the connection was reset"
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
+_LINGER_OFF: Final = struct.pack("ii", 0, 0)
 
 
 class Traffic(Protocol):
@@ -27,10 +28,26 @@ class Traffic(Protocol):
     bytes_out: int
 
 
-def abort(sock: socket.socket) -> None:
-    """Close a TCP connection so that its peer sees a reset, not an orderly end."""
+def reset_when_closed(sock: socket.socket) -> None:
+    """Let the end of a TCP connection be a reset for its peer, not an orderly one, until ``close_in_order``.
+
+    Also when this process is killed: half of a file must not look like all of it. What a listener accepts
+    has it from the listener.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+
+
+def close_in_order(sock: socket.socket) -> None:
+    """Close a connection of which both directions have ended; what the kernel holds is still delivered."""
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    sock.close()
+
+
+def abort(sock: socket.socket) -> None:
+    """Close a TCP connection so that its peer sees a reset."""
+    with contextlib.suppress(OSError):
+        reset_when_closed(sock)
     sock.close()
 
 
@@ -85,7 +102,7 @@ class SocketEnd:
 
     def _maybe_done(self) -> None:
         if self._eof and self._shut and not self.closed:
-            self._close(socket.socket.close)
+            self._close(close_in_order)
             self.ended(None)
 
     # From the loop

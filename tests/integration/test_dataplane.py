@@ -20,7 +20,7 @@ import pytest
 from tests.integration.nodes import Node
 from tests.integration.rawhttp import await_open_files, open_files
 from tests.integration.services import connect, echo, receive_all, receive_exactly, service
-from tests.integration.tunnels import Ends, digest_of, ends, tunnel
+from tests.integration.tunnels import Ends, digest_of, ending, ends, tunnel
 
 MIB = 1024 * 1024
 GIB = int(os.environ.get("SOAK_GIB", "1"))
@@ -145,6 +145,19 @@ def test_a_far_side_that_died_is_noticed(two: tuple[Node, Node]) -> None:
                 idle.recv(1)
             assert time.monotonic() - start <= 30
             assert (alpha.row(beta) or {})["path"] == "none"
+
+
+@pytest.mark.parametrize("which", ["egress", "ingress"])
+def test_kill_9_is_a_reset_for_who_is_connected(two: tuple[Node, Node], which: str) -> None:
+    """Not an orderly end, at either end: half of what was to come would look like all of it."""
+    alpha, beta = two
+    with ends(alpha, beta) as made, made.connection() as (client, server):
+        client.sendall(b"half of it")
+        assert receive_exactly(server, 10) == b"half of it"
+        server.sendall(b"and")
+        assert receive_exactly(client, 3) == b"and"
+        (alpha if which == "egress" else beta).kill()
+        assert (ending(client), ending(server)) == ("reset", "reset")
 
 
 def test_kill_9_of_the_far_side_is_noticed(two: tuple[Node, Node]) -> None:

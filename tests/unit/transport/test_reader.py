@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -86,7 +87,7 @@ def reader_of(
 def parts(data: bytes, cuts: list[int]) -> list[bytes]:
     """``data`` cut at these places."""
     at = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(at, at[1:], strict=False) if end > start]
+    return [data[start:end] for start, end in itertools.pairwise(at) if end > start]
 
 
 def everything(stream: Stream) -> bytes:
