@@ -18,7 +18,9 @@ from .auth import Caller
 from .node import Node
 from .views import proxy_view
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+# RFC 1123, 2.1. What is none must not get into the store: a resolver may even refuse to look at it.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 LOOPBACK = "127.0.0.1"
 OPEN = (
     "port {port} is open on {where}: everybody who reaches it gets through"
@@ -143,7 +145,11 @@ def _check_ip(text: str, what: str) -> None:
 
 def _check_host(text: str, what: str) -> None:
     if not _HOST.fullmatch(text) and not _is_ip(text):
-        raise usage(what, f"{text!r} is no host", "Write a host name or an IP address: --to HOST")
+        raise usage(
+            what,
+            f"{text!r} is no host name (1 to 63 letters, digits or - between dots) and no IP address",
+            "Write for example --to db.example or --to 192.0.2.7",
+        )
 
 
 def _is_ip(text: str) -> bool:

@@ -211,7 +211,7 @@ class Ingress:
         if addresses is None:
             try:
                 addresses = await _look_up(proxy)
-            except (OSError, trio.TooSlowError):
+            except (OSError, UnicodeError, trio.TooSlowError):
                 proxy.unanswered("the host name is not known")
                 await self._refuse(stream, Verdict.TARGET_REFUSED)
                 return
@@ -248,7 +248,7 @@ class Ingress:
 
 
 async def _look_up(proxy: IngressProxy) -> list[Address]:
-    """The addresses of a target that has a name. Raises OSError or trio.TooSlowError."""
+    """The addresses of a target that has a name. Raises OSError, UnicodeError or trio.TooSlowError."""
     port = proxy.origin.ingress_port
     with trio.fail_after(LOOKUP_SECONDS):
         found = await trio.socket.getaddrinfo(proxy.host, port, type=socket.SOCK_STREAM)

@@ -220,6 +220,19 @@ async def test_nothing_answers_at_the_target(at_once: bool) -> None:
         assert "connection refused" in (ingress.counters.last_error or "")
 
 
+@pytest.mark.parametrize("host", ["foo..bar", "x" * 64, "no-such-host.invalid"])
+def test_a_target_whose_name_nobody_knows(host: str) -> None:
+    """Also one that no resolver takes: an older hived let it in."""
+
+    async def main() -> None:
+        async with link() as one, forwarding(one, free_port(), host) as (proxy, ingress):
+            await reset_of(proxy)
+            assert "nothing answers" in (proxy.counters.last_error or "")
+            assert "the host name is not known" in (ingress.counters.last_error or "")
+
+    trio.run(main)
+
+
 @trio_test
 async def test_no_ingress_for_it() -> None:
     async with link() as one, served(echo) as target, forwarding(one, target) as (proxy, ingress):
