@@ -283,6 +283,8 @@ class AddProxy(Request):
 
 
 class Proxy(Answer):
+    """``error_at``: when ``error`` came up last; of a taken port or a full proxy, since when it is so."""
+
     id: int
     direction: Direction
     kind: ProxyKind
@@ -300,6 +302,7 @@ class Proxy(Answer):
     bytes_in: int
     bytes_out: int
     warning: str = ""
+    error_at: str | None = None
 
 
 class ForwardRequest(Request):

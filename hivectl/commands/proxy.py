@@ -46,7 +46,7 @@ def table(rows: list[Proxy]) -> Table:
                 str(row.connections),
                 output.size(row.bytes_in),
                 output.size(row.bytes_out),
-                row.error or row.warning or "-",
+                _error(row) or row.warning or "-",
             )
             for row in rows
         ],
@@ -62,6 +62,13 @@ def _to(row: Proxy) -> str:
     return (
         f"{_peer(row)}:{row.peer_port}" if row.direction == "egress" else _at(row.to or "localhost", row.port)
     )
+
+
+def _error(row: Proxy) -> str:
+    """What is wrong and when it came up, which an older hived does not say."""
+    if row.error and row.error_at:
+        return f"{row.error} ({output.when(row.error_at)})"
+    return row.error or ""
 
 
 def _peer(row: Proxy) -> str:
@@ -143,7 +150,7 @@ def _detail(row: Proxy) -> None:
             ("direction", row.direction),
             ("kind", row.kind),
             ("state", row.state),
-            *([("error", row.error)] if row.error else []),
+            *([("error", _error(row))] if row.error else []),
             ("from", _from(row)),
             ("to", _to(row)),
             ("peer_id", row.peer_id),

@@ -112,9 +112,10 @@ def _troubles(node: Node) -> list[str]:
     for item in node.proxies.running.values():
         if not item.row.enabled:
             continue
-        trouble = item.error or item.counters.trouble or in_the_way(node, item)
-        if trouble:
-            found.append(f"proxy {item.row.id}: {trouble}")
+        trouble = item.trouble
+        why = trouble.why if trouble else in_the_way(node, item)
+        if why:
+            found.append(f"proxy {item.row.id}: {why}")
     return found
 
 

@@ -21,9 +21,9 @@ CLOCK_SECONDS = 60.0
 def proxy_view(node: Node, item: Running, warning: str | None = None) -> Proxy:
     """One proxy as it should be and as it runs; ``warning`` None: what is in its way now."""
     row, counters = item.row, item.counters
-    error = item.error or counters.trouble
+    trouble = item.trouble
     if warning is None:
-        warning = "" if error else in_the_way(node, item)
+        warning = "" if trouble else in_the_way(node, item)
     return Proxy(
         id=row.id,
         direction=cast(Direction, row.direction),
@@ -36,7 +36,8 @@ def proxy_view(node: Node, item: Running, warning: str | None = None) -> Proxy:
         bind=row.bind,
         to=row.target,
         state=cast(ProxyState, item.state),
-        error=error,
+        error=trouble.why if trouble else None,
+        error_at=rfc3339(trouble.at) if trouble else None,
         connections=counters.connections,
         connections_total=counters.total,
         bytes_in=counters.bytes_in,

@@ -116,7 +116,7 @@ class Acceptor:
             if not self._listening:
                 return
             if self.counters.connections >= self._limit:
-                self.counters.full_at = self._limit
+                self.counters.filled(self._limit)
                 self.plane.tell(self._calls.full)
                 return
             try:

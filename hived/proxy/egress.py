@@ -251,13 +251,14 @@ class EgressProxy:
         # At the limit, each connection that ends lets in another, and it is full again.
         if trio.current_time() >= self._quiet_until:
             self._quiet_until = trio.current_time() + QUIET_SECONDS
-            log.warning("a proxy is full", port=self.route.port, why=self.counters.trouble)
+            trouble = self.counters.trouble
+            log.warning("a proxy is full", port=self.route.port, why=trouble.why if trouble else "")
 
     def _failed(self, why: str) -> None:
         if self.counters.last_error != why:
             log.warning(
                 "forwarding a connection failed", port=self.route.port, peer=self.route.peer_id, why=why
             )
-        self.counters.last_error = why
+        self.counters.failed(why)
         if self._on_event:
             self._on_event(why)

@@ -123,7 +123,7 @@ class IngressProxy:
                 port=self.origin.ingress_port,
                 why=why,
             )
-        self.counters.last_error = text
+        self.counters.failed(text)
 
 
 class Ingress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from ..errors import HiveError, Kind, conflict, not_found
 from ..logs import Log
 from ..store.proxies import Proxies, ProxyRow
 from . import egress
-from .counters import Counters
+from .counters import Counters, Trouble
 from .egress import EgressProxy, Overlay, Route
 from .ingress import Ingress, IngressProxy, Origin
 
@@ -30,10 +31,22 @@ class Running:
     counters: Counters
     state: str = "disabled"
     error: str | None = None
+    error_at: float = 0.0
     egress: EgressProxy | None = None
     ingress: IngressProxy | None = None
     scope: trio.CancelScope | None = None
     ended: trio.Event | None = None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is wrong with it now; None for nothing."""
+        return Trouble(self.error, self.error_at) if self.error else self.counters.trouble
+
+    def fail(self, why: str) -> None:
+        """It does not run. What is so again, at another try, is so since it first was."""
+        if self.error != why:
+            self.error_at = time.time()
+        self.state, self.error = "error", why
 
 
 class Reconciler:
@@ -184,7 +197,7 @@ class Reconciler:
         except HiveError as error:
             if item.error != error.why:
                 log.error("an egress proxy cannot listen", id=row.id, port=row.port, why=error.why)
-            item.state, item.error = "error", error.why
+            item.fail(error.why)
             return
         route = Route(row.network, row.peer_id, row.port, row.peer_port)
         item.egress = EgressProxy(route, sockets, self.overlay, item.counters)
@@ -206,7 +219,7 @@ class Reconciler:
             ended.set()
             if item.scope is scope and not scope.cancel_called and not self._stopping:
                 item.scope, item.egress = None, None
-                item.state, item.error = "error", "the listener died"
+                item.fail("the listener died")
                 self._wake.set()
 
     async def _stop(self, item: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +214,17 @@ async def test_proxies(tmp_path: Path) -> None:
             wide["id"],
         ]
         listed = await ok(daemon, "GET", "/v1/proxies")
-        assert all("is not connected" in row["warning"] and row["error"] is None for row in listed)
+        assert all(
+            "is not connected" in row["warning"] and row["error"] is row["error_at"] is None for row in listed
+        )
         told = (await ok(daemon, "GET", "/v1/status"))["warnings"]
         assert {f"proxy {row['id']}: {row['warning']}" for row in listed} <= set(told)
         path = f"/v1/proxies/{one['id']}"
+        daemon.reconciler.get(one["id"]).counters.failed("it broke")
+        row = await ok(daemon, "GET", path)
+        assert row["error"] == "it broke"
+        age = datetime.now(UTC) - datetime.fromisoformat(row["error_at"])
+        assert timedelta(0) <= age < timedelta(minutes=1)
         assert (await ok(daemon, "POST", path + "/disable"))["state"] == "disabled"
         assert (await ok(daemon, "GET", path))["state"] == "disabled"
         assert (await ok(daemon, "POST", path + "/enable"))["state"] == "listening"

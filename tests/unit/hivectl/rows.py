@@ -40,6 +40,7 @@ def proxy(**changes: Any) -> dict[str, Any]:
         "to": None,
         "state": "listening",
         "error": None,
+        "error_at": None,
         "connections": 1,
         "connections_total": 7,
         "bytes_in": 2048,

@@ -165,7 +165,7 @@ def test_the_table_of_proxies(hivectl: Hivectl, hived: Server) -> None:
             rows.proxy(bind="::1", state="error", error="port 8084 is taken"),
             rows.proxy(id=4, direction="ingress", peer_name="", state="ready"),
             rows.proxy(id=5, warning="far is not connected"),
-            rows.proxy(id=6, error="it broke", warning="far is not connected"),
+            rows.proxy(id=6, error="it broke", error_at=CREATED, warning="far is not connected"),
         ],
     )
     lines = hivectl("proxy").out.splitlines()
@@ -173,7 +173,18 @@ def test_the_table_of_proxies(hivectl: Hivectl, hived: Server) -> None:
     assert lines[1].endswith("  port 8084 is taken")
     assert lines[2].split()[:5] == ["4", "ingress", "ready", f"{REMOTE}:1984", "localhost:8084"]
     assert lines[3].endswith("  far is not connected")
-    assert lines[4].endswith("  it broke")
+    assert lines[4].endswith(f"  it broke ({CREATED})")
+
+
+def test_one_proxy_in_full(hivectl: Hivectl, hived: Server) -> None:
+    assert "error " not in hivectl("proxy", "show", "3").out
+    hived.document("GET /v1/proxies/3", rows.proxy(error="it broke", error_at=CREATED))
+    assert f"error        it broke ({CREATED})\n" in hivectl("proxy", "show", "3").out
+    # An older hived does not say when.
+    older = rows.proxy(error="it broke")
+    del older["error_at"]
+    hived.document("GET /v1/proxies/3", older)
+    assert "error        it broke\n" in hivectl("proxy", "show", "3").out
 
 
 @pytest.mark.parametrize(

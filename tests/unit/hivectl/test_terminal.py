@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from tests.unit.hivectl import rows
 from tests.unit.hivectl.conftest import Hivectl
 from tests.unit.hivectl.server import REMOTE, Answer, Server
@@ -17,6 +19,15 @@ def test_a_table_on_a_terminal_is_not_cut(hivectl: Hivectl, hived: Server) -> No
     assert name in terminal.screen
     assert " ago" in terminal.screen
     assert "\x1b[32mdirect" in terminal.screen
+
+
+def test_an_error_on_a_terminal_says_how_long_ago(hivectl: Hivectl, hived: Server) -> None:
+    when = (datetime.now(UTC) - timedelta(minutes=3, seconds=5)).isoformat()
+    hived.document("GET /v1/proxies", [rows.proxy(error="it broke", error_at=when)])
+    terminal = Terminal(hivectl, "proxy")
+    terminal.end()
+    assert "it broke (3 min " in terminal.screen
+    assert " ago)" in terminal.screen
 
 
 def test_no_color(hivectl: Hivectl, hived: Server) -> None:

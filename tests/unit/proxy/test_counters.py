@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import trio
 
 from hived.proxy.counters import Counters
@@ -29,6 +31,33 @@ async def test_counters_say_when_all_have_ended() -> None:
             assert len(nursery.child_tasks) == 1
             running.call(counters.end)
         assert (counters.connections, counters.total) == (0, 2)
+
+
+@trio_test
+async def test_trouble_says_what_and_when() -> None:
+    async with plane() as running:
+        counters = Counters(running)
+        assert counters.trouble is None
+        before = time.time()
+        counters.failed("it broke")
+        trouble = counters.trouble
+        assert trouble is not None
+        assert (trouble.why, before <= trouble.at <= time.time()) == ("it broke", True)
+        counters.failed("it broke")
+        assert counters.trouble is not None
+        assert counters.trouble.at >= trouble.at
+        # Full is what holds now, and says since when, however often more come.
+        counters.filled(8)
+        counters.filled(8)
+        full = counters.trouble
+        assert "8 connections" in full.why
+        assert full.at >= trouble.at
+        counters.filled(8)
+        assert counters.trouble == full
+        counters.full_at = 0
+        assert counters.trouble.why == "it broke"
+        counters.last_error = None
+        assert counters.trouble is None
 
 
 @trio_test

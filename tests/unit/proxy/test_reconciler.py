@@ -152,12 +152,21 @@ async def test_a_port_taken_at_start_is_said_and_tried_again(
             async with reconciled(tmp_path, one) as (proxies, _):
                 (item,) = proxies.running.values()
                 assert (item.state, item.error) == ("error", f"port {port} is taken")
+                first = item.trouble
+                assert first is not None
+                assert first.why == item.error
+                # Tried again and again, it counts from when it was first so.
+                await trio.sleep(0.2)
+                assert item.trouble == first
         async with reconciled(tmp_path, one) as (proxies, _):
             (item,) = proxies.running.values()
             with trio.fail_after(10):
                 while item.state != "listening":  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.01)
             assert item.error is None
+            assert item.trouble is None
+            item.counters.failed("it broke")
+            assert item.trouble == item.counters.trouble
 
 
 @trio_test
