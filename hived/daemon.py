@@ -189,6 +189,7 @@ class Daemon:
         self.sync = Sync(self.identity, self.membership, Records(database))
         self.gossip = Gossip(self.sync, self.membership)
         self.sync.was_met = self._was_met
+        self.membership.name = self.sync.last_name
         changes = trio.Lock()
         self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
         self.rekeys.on_change = self._notify
@@ -211,12 +212,12 @@ class Daemon:
                 name=self.sync.last_name,
             ),
         )
-        self.ingress = Ingress(self.membership.network_of, self.membership.require)
+        self.ingress = Ingress(self.membership.network_of, self.membership.require, self.sync.last_name)
         self.host.greeter = self.ingress.greet
         self.reconciler = Reconciler(
             Proxies(database),
             self.ingress,
-            Overlay(self.plane, find=self.host.find, connect=self.peers.connection),
+            Overlay(self.plane, find=self.host.find, connect=self.peers.connection, name=self.sync.last_name),
             self._notify,
         )
         self.node = Node(

@@ -45,6 +45,11 @@ class Log:
         self._emit(logging.ERROR, event, fields, trace=True)
 
 
+def who(peer_id: str, name: str) -> dict[str, str]:
+    """The fields that say which peer an event is about; ``name``: what it calls itself, "" for unknown."""
+    return {"peer": peer_id, "name": name} if name else {"peer": peer_id}
+
+
 def _quote(value: Any) -> str:
     text = str(value)
     if text and all(c.isprintable() and c not in ' "=' for c in text):

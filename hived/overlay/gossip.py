@@ -15,7 +15,7 @@ from typing import NoReturn
 import trio
 
 from ..errors import HiveError
-from ..logs import Log
+from ..logs import Log, who
 from ..transport.multistream import NotSpokenError
 from ..transport.muxstream import MuxedStream
 from . import exchange
@@ -114,7 +114,8 @@ class Gossip:
         def on_pause() -> None:
             if self._budgets.lines.take((connection.peer_id, "pause"), self._clock.monotonic(), 20):
                 log.warning(
-                    "a member does not take records; it is left alone for a minute", peer=connection.peer_id
+                    "a member does not take records; it is left alone for a minute",
+                    **self._who(connection.peer_id),
                 )
 
         return Pushes(send, nursery, on_pause)
@@ -173,7 +174,7 @@ class Gossip:
         else:
             return
         if self._budgets.lines.take((peer, "digest"), self._clock.monotonic(), 20):
-            log.warning("a member's digest is wrong", network=network, peer=peer, why=why)
+            log.warning("a member's digest is wrong", network=network, **self._who(peer), why=why)
 
     async def _exchange(
         self, connection: Connection, opening: Open, talk: Callable[[MuxedStream, str], Awaitable[None]]
@@ -191,11 +192,13 @@ class Gossip:
             if self._budgets.lines.take((connection.peer_id, "version"), self._clock.monotonic(), 20):
                 log.warning(
                     "a member speaks no version of /hive/sync that is known here: one of the two is too old",
-                    peer=connection.peer_id,
+                    **self._who(connection.peer_id),
                 )
         except trio.TooSlowError:
             if self._budgets.lines.take((connection.peer_id, "slow"), self._clock.monotonic(), 5):
-                log.warning("a member does not answer in time", peer=connection.peer_id, round=opening.round)
+                log.warning(
+                    "a member does not answer in time", **self._who(connection.peer_id), round=opening.round
+                )
         except (*STREAM_ERRORS, HiveError) as error:
             log.debug(
                 "an exchange of records failed", peer=connection.peer_id, round=opening.round, why=error
@@ -223,7 +226,7 @@ class Gossip:
                 await self._serve(stream, connection, protocol)
         except trio.TooSlowError:
             if self._budgets.lines.take((connection.peer_id, "slow"), self._clock.monotonic(), 5):
-                log.warning("a member is too slow in an exchange of records", peer=connection.peer_id)
+                log.warning("a member is too slow in an exchange of records", **self._who(connection.peer_id))
             raise
         finally:
             self._serving[connection.peer_id] -= 1
@@ -271,8 +274,11 @@ class Gossip:
 
     def _turn_away(self, peer: str, why: str) -> NoReturn:
         if self._budgets.lines.take((peer, why), self._clock.monotonic(), 20):
-            log.warning("a member is turned away for a while", peer=peer, why=why)
+            log.warning("a member is turned away for a while", **self._who(peer), why=why)
         raise ProtocolError(why)
+
+    def _who(self, peer_id: str) -> dict[str, str]:
+        return who(peer_id, self._sync.last_name(peer_id))
 
     def _have(self, network: str) -> dict[str, int]:
         return {author: s.record.seq for author, s in self._sync.ledger(network).records.items()}

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 import trio
 
-from ..logs import Log
+from ..logs import Log, who
 from ..transport.limits import MuxLimits
 from ..transport.muxstream import MuxedStream
 from .addresses import source_of
@@ -84,13 +84,15 @@ class Membership:
     ``keys`` maps network names to K; to the former and the new K, in this order, while a network
     is rekeyed. ``known`` says whether a peer is a known member of a network: such peers have a
     guessing budget of their own, so a flood cannot lock them out. ``on_proved`` is told
-    whether it was with this node's newest key, and whether that is the peer's newest too.
+    whether it was with this node's newest key, and whether that is the peer's newest too. ``name``: what
+    a peer calls itself, for the log.
     """
 
     def __init__(self, host: Host, known: Callable[[str, str], bool], clock: Callable[[], float]) -> None:
         self.keys: dict[str, tuple[bytes, ...]] = {}
         self.on_proved: list[Callable[[str, str, bool, bool], None]] = []
         self.on_joined: list[Callable[[Connection, str], None]] = []
+        self.name: Callable[[str], str] = lambda peer_id: ""
         self._ids: dict[bytes, str] = {}
         self._host = host
         self._known = known
@@ -314,7 +316,7 @@ class Membership:
         log.warning(
             "join refused",
             network=name or "(not one of ours)",
-            peer=connection.peer_id,
+            **who(connection.peer_id, self.name(connection.peer_id)),
             remote=connection.address,
             failures=self._guesses.failures(source),
             next_try_in=f"{delay:g}s",
@@ -339,7 +341,8 @@ class Membership:
             connection.served = True
             if not connection.initiator and connection.relay is None:
                 self._host.admission.vouch(source_of(connection.address), trio.current_time())
-            log.info("joined", network=network, peer=connection.peer_id, remote=connection.address)
+            peer = who(connection.peer_id, self.name(connection.peer_id))
+            log.info("joined", network=network, **peer, remote=connection.address)
             for callback in self.on_joined:
                 callback(connection, network)
 

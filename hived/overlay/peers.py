@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ..errors import HiveError, Kind, denied, unreachable
-from ..logs import Log
+from ..logs import Log, who
 from ..transport.muxstream import MuxedStream
 from .host import STREAM_ERRORS, Connection, DialError, Host
 from .membership import JoinDelayedError, JoinRefusedError, Membership
@@ -218,7 +218,7 @@ class Peers:
                 connection = await self._dial(link)
             except DialError as error:
                 if link.error != str(error):
-                    log.info("cannot reach a peer", peer=link.peer_id, why=error)
+                    log.info("cannot reach a peer", **self._who(link.peer_id), why=error)
                 link.error = str(error)
                 return self._back_off(link)
         link.error = ""
@@ -259,7 +259,7 @@ class Peers:
                 log.warning(
                     "a peer refused us",
                     network=network,
-                    peer=link.peer_id,
+                    **self._who(link.peer_id),
                     times=count,
                     further="no, until registered again" if count >= MAX_REFUSED else "yes",
                 )
@@ -366,10 +366,8 @@ class Peers:
             self._unsaid += 1
             return
         cut, proxied = muxer.tunnel.cut, muxer.tunnel.cut_proxied
-        fields: dict[str, object] = {"peer": peer_id}
-        if name := self._wishes.name(peer_id):
-            fields["name"] = name
-        fields |= {
+        fields: dict[str, object] = {
+            **self._who(peer_id),
             "why": muxer.close_reason,
             "stood": f"{connection.stood:.0f} s",
             "streams_cut": cut,
@@ -378,6 +376,9 @@ class Peers:
         if self._unsaid:
             fields["more_before"], self._unsaid = self._unsaid, 0
         (log.warning if proxied else log.info)("connection lost", **fields)
+
+    def _who(self, peer_id: str) -> dict[str, str]:
+        return who(peer_id, self._wishes.name(peer_id))
 
     async def _drop_duplicate(self, connection: Connection) -> None:
         """Where both ends dialled, the connection that neither prefers goes once it is idle.

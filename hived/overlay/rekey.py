@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ..errors import HiveError, conflict
-from ..logs import Log
+from ..logs import Log, who
 from ..store.networks import NetworkKey, Networks
 from .clock import Clock
 from .host import STREAM_ERRORS, Connection
@@ -255,7 +255,7 @@ class Rekeys:
         rekeying.moved.symmetric_difference_update({peer_id})
         self.on_change()
         said = "a member has the new key" if newest else "a member has the new key no more"
-        log.info(said, network=name, peer=peer_id)
+        log.info(said, network=name, **who(peer_id, self._membership.name(peer_id)))
         if self._nursery is not None:
             self._nursery.start_soon(self._keep_moved, name, peer_id, newest)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ..errors import HiveError
-from ..logs import Log
+from ..logs import Log, who
 from ..store.records import Records, StoredRecord
 from .author import Author
 from .clock import Clock
@@ -307,7 +307,8 @@ class Sync:
         except ProtocolError as error:
             self.budgets.useless.charge(source.peer_id, self.clock.monotonic(), _BAD_RECORD)
             if self.budgets.lines.take((source.peer_id, "bad"), self.clock.monotonic()):
-                log.warning("a member sent a bad record", network=network, peer=source.peer_id, why=error)
+                member = who(source.peer_id, self.last_name(source.peer_id))
+                log.warning("a member sent a bad record", network=network, **member, why=error)
             raise
         finally:
             for signed, _ in coming:
@@ -344,7 +345,7 @@ class Sync:
             log.warning(
                 "a member made too many nodes known, or one changed too often; the rest is left for later",
                 network=network,
-                peer=peer,
+                **who(peer, self.last_name(peer)),
                 left=refused,
             )
 

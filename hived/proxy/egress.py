@@ -12,7 +12,7 @@ from functools import partial
 import trio
 
 from ..errors import HiveError, conflict, failed, usage
-from ..logs import Log
+from ..logs import Log, who
 from ..overlay.host import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
 from ..transport.plane import Plane
@@ -37,11 +37,13 @@ class Overlay:
     """What an egress proxy needs of the overlay: the data plane, and connections to members.
 
     ``find`` tells of one that is there, on any thread; ``connect`` makes one, raising HiveError.
+    ``name``: what a peer calls itself, "" when that is not known; for the log.
     """
 
     plane: Plane
     find: Callable[[str, str], Connection | None]
     connect: Callable[[str, str], Awaitable[Connection]]
+    name: Callable[[str], str] = lambda peer_id: ""
 
 
 @dataclass(frozen=True)
@@ -256,8 +258,12 @@ class EgressProxy:
 
     def _failed(self, why: str) -> None:
         if self.counters.last_error != why:
+            peer_id, port = self.route.peer_id, self.route.port
             log.warning(
-                "forwarding a connection failed", port=self.route.port, peer=self.route.peer_id, why=why
+                "forwarding a connection failed",
+                port=port,
+                **who(peer_id, self._overlay.name(peer_id)),
+                why=why,
             )
         self.counters.failed(why)
         if self._on_event:

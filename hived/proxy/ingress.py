@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trio
 
-from ..logs import Log
+from ..logs import Log, who
 from ..overlay.host import Connection
 from ..overlay.quota import Allowance
 from ..overlay.wire import ProtocolError
@@ -40,7 +40,12 @@ class IngressProxy:
     """One permission with its target (``host`` None: this machine's loopback), and its live connections."""
 
     def __init__(
-        self, origin: Origin, host: str | None, counters: Counters, limit: int = MAX_CONNECTIONS
+        self,
+        origin: Origin,
+        host: str | None,
+        counters: Counters,
+        limit: int = MAX_CONNECTIONS,
+        name: Callable[[str], str] = lambda peer_id: "",
     ) -> None:
         self.origin = origin
         self.host = host
@@ -48,6 +53,7 @@ class IngressProxy:
         self.limit = limit
         self.addresses = self._known_addresses()
         """Where the target is; None when its name has to be looked up."""
+        self._name = name
         self._live: set[Dialing | IngressEnd] = set()
 
     @property
@@ -119,7 +125,7 @@ class IngressProxy:
             # Once, until it answers again: the other node's clients may ask a thousand times a second.
             log.warning(
                 "the target of an ingress proxy does not answer",
-                peer=self.origin.peer_id,
+                **who(self.origin.peer_id, self._name(self.origin.peer_id)),
                 port=self.origin.ingress_port,
                 why=why,
             )
@@ -130,16 +136,18 @@ class Ingress:
     """Serves ``/hive/proxy/1.0.0``: joins a peer's stream to the target that is set for it.
 
     ``member`` tells the network of an ID where a peer is a member, else None; on any thread. ``require`` does
-    so on trio's, and raises ProtocolError.
+    so on trio's, and raises ProtocolError. ``name``: what a peer calls itself, for the log.
     """
 
     def __init__(
         self,
         member: Callable[[Connection, bytes], str | None],
         require: Callable[[Connection, bytes, str], str],
+        name: Callable[[str], str] = lambda peer_id: "",
     ) -> None:
         self._member = member
         self._require = require
+        self._name = name
         self._proxies: dict[Origin, IngressProxy] = {}
         # What is logged of one peer's refused connections.
         self._lines = Allowance(burst=20, rate=1 / 60)
@@ -191,7 +199,7 @@ class Ingress:
                 log.warning(
                     "a connection was refused: no such ingress proxy",
                     network=network,
-                    peer=connection.peer_id,
+                    **who(connection.peer_id, self._name(connection.peer_id)),
                     egress_port=header.egress_port,
                     ingress_port=header.ingress_port,
                 )
@@ -201,7 +209,7 @@ class Ingress:
             if self._lines.take(connection.peer_id, trio.current_time()):
                 log.warning(
                     "too many connections on an ingress proxy",
-                    peer=connection.peer_id,
+                    **who(connection.peer_id, self._name(connection.peer_id)),
                     port=header.ingress_port,
                     limit=proxy.limit,
                 )

@@ -187,7 +187,7 @@ class Reconciler:
         assert self._nursery is not None
         if row.direction == "ingress":
             origin = Origin(row.network, row.peer_id, row.peer_port, row.port)
-            item.ingress = IngressProxy(origin, row.target, item.counters)
+            item.ingress = IngressProxy(origin, row.target, item.counters, name=self.overlay.name)
             self._ingress.add(item.ingress)
             item.scope, item.ended = trio.CancelScope(), None
             item.state, item.error = "ready", None

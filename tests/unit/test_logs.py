@@ -40,6 +40,11 @@ def test_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rest == 'warning some.room: it broke port=80 why="a b" empty=""\n'
 
 
+def test_a_peer_is_named_where_its_name_is_known() -> None:
+    assert logs.who("12D3KooWx", "gpu") == {"peer": "12D3KooWx", "name": "gpu"}
+    assert logs.who("12D3KooWx", "") == {"peer": "12D3KooWx"}
+
+
 def test_json_holds_the_fields() -> None:
     out = lines("debug", "json")
     Log("hived.room").debug("hello", number=1, other=b"x")

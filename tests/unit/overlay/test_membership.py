@@ -53,12 +53,15 @@ async def test_a_join(logged: Logged) -> None:
         told: list[tuple[str, str, str]] = []
         alice.membership.on_joined.append(lambda c, n: told.append(("alice", c.peer_id, n)))
         bob.membership.on_joined.append(lambda c, n: told.append(("bob", c.peer_id, n)))
+        alice.membership.name = lambda peer_id: "bobby" if peer_id == bob.peer_id else ""
         connection = await alice.joined(bob)
         await alice.membership.join(connection, NETWORK)  # a second time is nothing new
         assert sorted(told) == [("alice", bob.peer_id, NETWORK), ("bob", alice.peer_id, NETWORK)]
         assert alice.membership.members(NETWORK) == [connection]
         (theirs,) = bob.membership.members(NETWORK)
         assert bob.membership.require(theirs, network_id(NETWORK), "/p") == NETWORK
+    named = {line["peer"]: line.get("name") for line in logged.having("joined")}
+    assert named == {alice.peer_id: None, bob.peer_id: "bobby"}
 
 
 @trio_test

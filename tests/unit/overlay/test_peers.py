@@ -230,6 +230,8 @@ async def test_why_a_peer_cannot_be_reached(logged: Logged) -> None:
         assert error.why == f"{refuses}: connection refused"
         wanted.addresses[bob.peer_id] = [carol.address]
         assert (await failure(peers, bob)).why == f"{carol.address}: another node answers there"
+        told = logged.having("cannot reach a peer")
+        assert {(line["peer"], line["name"]) for line in told} == {(bob.peer_id, "bobby")}
         error = await failure(peers, alice)
         assert error.why == "this is the node itself"
         assert bob.peer_id in error.line() or alice.peer_id not in peers.links
@@ -244,6 +246,8 @@ async def test_refused_three_times_stops_until_told(logged: Logged) -> None:
         error = await failure(peers, bob)
         assert error.kind is Kind.DENIED
         assert "password differs" in error.why
+        (line,) = logged.having("a peer refused us")
+        assert (line["peer"], line["name"]) == (bob.peer_id, "bobby")
         link = peers.links[bob.peer_id]
         link.refused[NETWORK] = MAX_REFUSED
         wanted.refused.clear()

@@ -47,11 +47,11 @@ class Link:
     connects: int = 0
 
     def __post_init__(self) -> None:
-        self.ingress = Ingress(self.member, self.require)
+        self.ingress = Ingress(self.member, self.require, self.name)
         # Ingress asks a connection only for its peer ID, and egress its own for streams.
         self.connection = Connection(PEER, self.far, False, "/ip4/127.0.0.1/tcp/1", b"")
         self.outgoing = Connection("ingress-peer", self.near, True, "/ip4/127.0.0.1/tcp/1", b"")
-        self.overlay = Overlay(self.plane, self.find, self.connect)
+        self.overlay = Overlay(self.plane, self.find, self.connect, self.name)
 
     @property
     def plane(self) -> Plane:
@@ -64,6 +64,9 @@ class Link:
         if wanted != network_id(NETWORK):
             raise ProtocolError("not a member")
         return NETWORK
+
+    def name(self, peer_id: str) -> str:
+        return f"name of {peer_id}"
 
     def find(self, peer_id: str, network: str) -> Connection | None:
         return self.outgoing if self.connected and self.reachable and self.lasts else None

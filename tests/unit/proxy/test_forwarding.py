@@ -44,6 +44,7 @@ async def forwarding(
         host,
         Counters(one.plane),
         limit=options.get("ingress", 1024),
+        name=one.name,
     )
     one.ingress.add(ingress)
     proxy = EgressProxy(
@@ -320,6 +321,29 @@ async def test_a_target_that_is_away_is_logged_once_until_it_answers(
                 await listener.aclose()
             await reset_of(proxy)
             assert caplog.text.count("target of an ingress proxy does not answer") == 2
+
+
+@trio_test
+async def test_lines_about_connections_name_the_peer(caplog: pytest.LogCaptureFixture) -> None:
+    async with link() as one, forwarding(one, free_port(), ingress=0) as (proxy, ingress):
+        await reset_of(proxy)
+        ingress.limit = 1
+        await reset_of(proxy)
+        one.ingress.remove(ingress)
+        await reset_of(proxy)
+    lines = {
+        record.getMessage(): getattr(record, "fields", {})
+        for record in caplog.records
+        if record.name.startswith("hived.proxy")
+    }
+    assert lines.keys() == {
+        "forwarding a connection failed",
+        "the target of an ingress proxy does not answer",
+        "too many connections on an ingress proxy",
+        "a connection was refused: no such ingress proxy",
+    }
+    for fields in lines.values():
+        assert (fields["peer"], fields["name"]) == (PEER, f"name of {PEER}")
 
 
 @trio_test
