@@ -154,15 +154,17 @@ def frame(draw: Callable[[], None], first: bool) -> None:
 
 
 def size(count: int) -> str:
-    """Bytes in binary units, without a space: it stands in columns."""
+    """Bytes in binary units with three digits, without a space: it stands in columns."""
     if count < 1024:
         return f"{count}B"
     value = float(count)
     for unit in ("KiB", "MiB", "GiB", "TiB"):
         value /= 1024
-        if value < 1024 or unit == "TiB":
+        if value < 1023.5 or unit == "TiB":
             break
-    return f"{value:.1f}{unit}"
+    # Compared with what would be rounded up to one more digit.
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}{unit}"
 
 
 def duration(seconds: float) -> str:

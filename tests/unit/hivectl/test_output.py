@@ -32,7 +32,19 @@ def test_columns_keep_every_cell_in_its_place(rows: list[tuple[str, str, str]]) 
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0B"), (1023, "1023B"), (1024, "1.0KiB"), (1536 * 1024, "1.5MiB"), (5 * 1024**5, "5120.0TiB")],
+    [
+        (0, "0B"),
+        (1023, "1023B"),
+        (1024, "1.00KiB"),
+        (1536 * 1024, "1.50MiB"),
+        (int(1.04 * 1024**3), "1.04GiB"),
+        (int(9.996 * 1024**3), "10.0GiB"),
+        (int(10.44 * 1024**3), "10.4GiB"),
+        (int(99.96 * 1024**3), "100GiB"),
+        (1000 * 1024**3, "1000GiB"),
+        (1024**3 - 1, "1.00GiB"),
+        (5 * 1024**5, "5120TiB"),
+    ],
 )
 def test_size(count: int, text: str) -> None:
     assert output.size(count) == text
