@@ -6,9 +6,10 @@ import os
 import pwd
 
 from .. import __version__
-from ..errors import conflict
+from ..errors import conflict, several
 from ..overlay.addresses import is_private
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
+from ..store.proxies import ProxyRow
 from .auth import Caller
 from .calls_rekey import not_moved
 from .calls_rekey import troubles as rekey_troubles
@@ -109,13 +110,25 @@ def _troubles(node: Node) -> list[str]:
             f" password types: hivectl networks rekey {network} --join"
             for network, why in link.join_errors.items()
         ]
+    return found + _proxy_troubles(node)
+
+
+def _proxy_troubles(node: Node) -> list[str]:
+    """A line for each proxy that fails, and one for each node that proxies miss, however many do."""
+    found = []
+    missed: dict[str, list[ProxyRow]] = {}
     for item in node.proxies.running.values():
-        if not item.row.enabled:
-            continue
-        trouble = item.trouble
-        why = trouble.why if trouble else in_the_way(node, item)
-        if why:
-            found.append(f"proxy {item.row.id}: {why}")
+        away = in_the_way(node, item)
+        if away and not item.error:
+            # Also where connections have failed: it is why they did.
+            missed.setdefault(away, []).append(item.row)
+        elif item.row.enabled and (trouble := item.trouble):
+            found.append(f"proxy {item.row.id}: {trouble.why}")
+    for why, rows in missed.items():
+        # Several proxies may share a port: here, of different nodes or networks.
+        ports = [str(port) for port in sorted({row.port for row in rows})]
+        lead = f"proxies on ports {several(ports, 10)}" if len(rows) > 1 else f"proxy {rows[0].id}"
+        found.append(f"{lead}: {why}")
     return found
 
 

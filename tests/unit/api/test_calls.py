@@ -217,8 +217,6 @@ async def test_proxies(tmp_path: Path) -> None:
         assert all(
             "is not connected" in row["warning"] and row["error"] is row["error_at"] is None for row in listed
         )
-        told = (await ok(daemon, "GET", "/v1/status"))["warnings"]
-        assert {f"proxy {row['id']}: {row['warning']}" for row in listed} <= set(told)
         path = f"/v1/proxies/{one['id']}"
         daemon.reconciler.get(one["id"]).counters.failed("it broke")
         row = await ok(daemon, "GET", path)
@@ -232,6 +230,36 @@ async def test_proxies(tmp_path: Path) -> None:
         await ok(daemon, "DELETE", path)
         for wrong in ("1", "x", "-1", "1.5", "9" * 30, "%D9%A3"):
             assert await kind(daemon, "GET", f"/v1/proxies/{wrong}") == "not-found"
+
+
+@trio_test
+async def test_status_tells_once_of_a_node_that_several_proxies_miss(tmp_path: Path) -> None:
+    async with node(tmp_path) as daemon:
+
+        async def told() -> list[str]:
+            return [w for w in (await ok(daemon, "GET", "/v1/status"))["warnings"] if "prox" in w]
+
+        await ok(daemon, "POST", "/v1/networks", {"name": "net", "password": PASSWORD})
+        missed = {"direction": "ingress", "peer": STRANGER.peer_id, "peer_port": 8084}
+        first = await ok(daemon, "POST", "/v1/proxies", {**missed, "port": 80})
+        why = f"{STRANGER.peer_id} is not connected: no address of it is known"
+
+        async def one() -> bool:
+            return await told() == [f"proxy {first['id']}: {why}"]
+
+        await until(one)
+        # What failed because the node is away says no more than that.
+        daemon.reconciler.get(first["id"]).counters.failed("connecting failed")
+        for peer_port in (1, 2):
+            await ok(daemon, "POST", "/v1/proxies", {**missed, "port": 9, "peer_port": peer_port})
+        broken = await ok(daemon, "POST", "/v1/proxies", {**missed, "port": 6})
+        daemon.reconciler.get(broken["id"]).fail("port 6 is taken")
+        disabled = await ok(daemon, "POST", "/v1/proxies", {**missed, "port": 5})
+        await ok(daemon, "POST", f"/v1/proxies/{disabled['id']}/disable")
+        assert await told() == [
+            f"proxy {broken['id']}: port 6 is taken",
+            f"proxies on ports 9, 80: {why}",
+        ]
 
 
 HOSTS = ("db", "a-1.example", "x" * 63 + ".example", "192.0.2.7", "fe80::1%eth0")
