@@ -120,6 +120,12 @@ class Noun(click.Group):
         """The commands in the order in which they were made."""
         return list(self.commands)
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """``list`` is ``ls``: fingers know it from other tools. Help and completion name one of the two."""
+        if cmd_name == "list" and self._listing:
+            return self._listing
+        return super().get_command(ctx, cmd_name)
+
     def _bare(self, **values: Any) -> Any:
         ctx = click.get_current_context()
         if ctx.invoked_subcommand is None:

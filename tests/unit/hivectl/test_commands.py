@@ -73,6 +73,13 @@ CALLS += [
     ]
 ]
 
+# As other tools say it.
+CALLS += [
+    (f"{noun} list", call, None)
+    for noun, call, _ in CALLS
+    if noun in {"networks", "nodes", "proxy", "sessions", "admin"}
+]
+
 IDENTITY = {"peer_id": LOCAL, "name": "near", "identity": "CiQIARIg", "addresses": ["/a"], "warnings": ["w"]}
 DETAIL = {
     "peer_id": REMOTE,
@@ -206,6 +213,17 @@ def test_an_empty_list_says_what_to_type(
     assert hint in ended.err
     ended = hivectl(line, "--json")
     assert (ended.code, ended.out, ended.err) == (0, "[]\n", "")
+
+
+def test_list_is_ls_and_help_knows_one_of_them(hivectl: Hivectl, hived: Server) -> None:
+    assert hivectl("nodes", "list", "--network", "lab").code == 0
+    assert hived.asked[0].query == {"network": "lab"}
+    commands = hivectl("nodes", "--help").out.partition("Commands:")[2].split("\n  ")
+    assert [line.split()[0] for line in commands if line.startswith(("ls ", "list "))] == ["ls"]
+    ended = hivectl("nodes", "--network", "lab", "list")
+    assert (ended.code, "--network stands before 'list'" in ended.err) == (2, True)
+    ended = hivectl("proxy", "add", "list")
+    assert (ended.code, "there is no command 'list'" in ended.err) == (2, True)
 
 
 def test_status_at_a_glance(hivectl: Hivectl, hived: Server) -> None:
