@@ -18,8 +18,8 @@ from .auth import Caller
 from .node import Node
 from .views import proxy_view
 
-# RFC 1123, 2.1. What is none must not get into the store: a resolver may even refuse to look at it.
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# RFC 1123, 2.1, and "_", which names of containers have. A resolver may even refuse to look at what is none.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 LOOPBACK = "127.0.0.1"
 OPEN = (
@@ -147,7 +147,7 @@ def _check_host(text: str, what: str) -> None:
     if not _HOST.fullmatch(text) and not _is_ip(text):
         raise usage(
             what,
-            f"{text!r} is no host name (1 to 63 letters, digits or - between dots) and no IP address",
+            f"{text!r} is no host name (1 to 63 letters, digits, - or _ between dots) and no IP address",
             "Write for example --to db.example or --to 192.0.2.7",
         )
 

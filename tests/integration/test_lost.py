@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from datetime import UTC, datetime
@@ -55,7 +56,11 @@ def test_a_frozen_node_is_shown_as_silent_and_then_lost(two: tuple[Node, Node]) 
     alpha, beta = two
     peer_id = beta.peer_id
     assert beta.peer_id in alpha.ctl("nodes").out
-    with ends(alpha, beta) as link, link.connection() as (client, _), beta.frozen():
+    with ends(alpha, beta) as link, link.connection() as (client, server), contextlib.ExitStack() as frozen:
+        # The target has accepted; that the connection is open must have reached alpha, too.
+        server.sendall(b"x")
+        assert client.recv(1) == b"x"
+        frozen.enter_context(beta.frozen())
         start = time.monotonic()
         while not (row := alpha.row(peer_id) or {}).get("silent"):
             # Nothing tells of time that passes.
