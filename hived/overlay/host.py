@@ -54,6 +54,8 @@ STRANGER = MuxLimits(
     max_window=INITIAL_WINDOW,
     max_held=INITIAL_WINDOW // 2,
     frames_at_once=32,
+    read_at_once=32 * 1024,
+    borrows=False,
 )
 _BACKLOG = 512
 
@@ -93,6 +95,7 @@ class Connection:
     served: bool = False
     proved: dict[str, bytes] = field(default_factory=dict, repr=False)
     streams: int = 0
+    pings: int = 0
     relay: str | None = None
 
     @property

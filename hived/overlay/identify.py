@@ -21,6 +21,8 @@ from .wire import ProtocolError, receive_exactly
 IDENTIFY = "/ipfs/id/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 _PING_BYTES = 32
+# Of one connection.
+MAX_PINGS = 4
 # A stranger that sends and does not read must not hold our memory.
 _PING_SECONDS = 20.0
 
@@ -53,7 +55,17 @@ class IdentifyService:
 
 
 async def serve_ping(stream: MuxedStream, connection: Connection) -> None:
-    """Echo 32 bytes at a time until the peer has enough (libp2p spec: ping)."""
+    """Echo 32 bytes at a time until the peer has enough (libp2p spec: ping); on a few streams at once."""
+    if connection.pings >= MAX_PINGS:
+        raise ProtocolError("more ping streams than anybody needs")
+    connection.pings += 1
+    try:
+        await _echo(stream)
+    finally:
+        connection.pings -= 1
+
+
+async def _echo(stream: MuxedStream) -> None:
     while True:
         try:
             with trio.fail_after(_PING_SECONDS):

@@ -15,6 +15,7 @@ from ..errors import HiveError, conflict, failed, usage
 from ..logs import Log, who
 from ..overlay.host import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
+from ..overlay.quota import Allowance
 from ..transport.plane import Plane
 from ..transport.socketend import reset_when_closed
 from ..transport.tunnel import Tunnel
@@ -138,6 +139,8 @@ class EgressProxy:
         self._idle = trio.Event()
         self._draining = False
         self._quiet_until = self._untroubled_until = 0.0
+        # What fails and works in turns is said now and then.
+        self._lines = Allowance(burst=5, rate=1 / 60)
         self._nursery: trio.Nursery | None = None
         self._acceptor = Acceptor(
             overlay.plane,
@@ -257,7 +260,7 @@ class EgressProxy:
             log.warning("a proxy is full", port=self.route.port, why=trouble.why if trouble else "")
 
     def _failed(self, why: str) -> None:
-        if self.counters.last_error != why:
+        if self.counters.last_error != why and self._lines.take("", trio.current_time()):
             peer_id, port = self.route.peer_id, self.route.port
             log.warning(
                 "forwarding a connection failed",

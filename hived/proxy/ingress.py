@@ -54,6 +54,7 @@ class IngressProxy:
         self.addresses = self._known_addresses()
         """Where the target is; None when its name has to be looked up."""
         self._name = name
+        self._lines = Allowance(burst=5, rate=1 / 60)
         self._live: set[Dialing | IngressEnd] = set()
 
     @property
@@ -121,8 +122,9 @@ class IngressProxy:
     def unanswered(self, why: str) -> None:
         """The target could not be reached."""
         text = f"nothing answers on {self.host or 'this machine'}, port {self.origin.ingress_port}: {why}"
-        if text != self.counters.last_error:
-            # Once, until it answers again: the other node's clients may ask a thousand times a second.
+        if text != self.counters.last_error and self._lines.take("", trio.current_time()):
+            # Once, until it answers again: the other node's clients may ask a thousand times a second. And
+            # of one that comes and goes now and then.
             log.warning(
                 "the target of an ingress proxy does not answer",
                 **who(self.origin.peer_id, self._name(self.origin.peer_id)),

@@ -65,6 +65,11 @@ class Dialing:
         self.stream.end = self
         self._next()
 
+    def crashed(self) -> None:
+        """A defect of ours has shown in the handling of this connection."""
+        self.stream.reset()
+        self._finish(None, "internal error")
+
     def cut(self) -> None:
         """Stop, and reset the stream."""
         self._clear()
@@ -124,7 +129,13 @@ class Dialing:
 
     def _is_own(self, sock: socket.socket) -> bool:
         """Connected to itself: where nobody listens, the kernel may have chosen the port that was dialled."""
-        return self._port in ephemeral_ports() and sock.getsockname() == sock.getpeername()
+        if self._port not in ephemeral_ports():
+            return False
+        try:
+            return bool(sock.getsockname() == sock.getpeername())
+        except OSError:
+            # Reset since it was connected: whoever reads it hears of that.
+            return False
 
     def _finish(self, sock: socket.socket | None, why: str, events: int = 0) -> None:
         self._clear()

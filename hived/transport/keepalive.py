@@ -29,6 +29,7 @@ class KeepAlive:
         self._timer: Timer | None = None
         self._due = self._pinged_at = self._patient_until = 0.0
         self._heard = 0
+        self._extended = False
         self._swept_at = time.monotonic()
 
     def start(self) -> None:
@@ -44,6 +45,7 @@ class KeepAlive:
         self._tunnel.session.ping()
         self._heard = self._tunnel.bytes_in
         self._pinged_at = time.monotonic()
+        self._extended = False
         self._patient_until = self._pinged_at + self._limits.keep_alive_timeout
         self._check_at(self._patient_until)
 
@@ -68,8 +70,10 @@ class KeepAlive:
             self._swept_at = now
             self._tunnel.session.give_up_unacknowledged()
         if not self._tunnel.session.ping_answered and self._tunnel.bytes_in == self._heard:
-            if now - self._due >= _STOPPED_SECONDS:
-                # This process was stopped, and what came meanwhile is still to be read.
+            if now - self._due >= _STOPPED_SECONDS and not self._extended:
+                # This process was stopped, and what came meanwhile is still to be read. Once for a ping: a
+                # loop that is late all the time is no reason to wait for ever.
+                self._extended = True
                 self._patient_until = now + limits.keep_alive_timeout
             if now >= self._patient_until:
                 self._tunnel.end(f"nothing heard for {now - self._tunnel.last_received:.0f} s", None)

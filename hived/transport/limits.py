@@ -9,6 +9,8 @@ from .frames import INITIAL_WINDOW, MAX_FRAME
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+# What one call to the kernel brings of a tunnel at most; more spoils the cache (findings).
+RECEIVE_BYTES: Final = 300_000
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,20 @@ class MuxLimits:
     max_windows: int = 64 * MIB
     """All receive windows together; above it none grows."""
 
-    max_held: int = 1024 * MIB
+    max_held: int = 256 * MIB
     """What has come on all streams together and nobody has taken; more resets the stream that brings it."""
 
     max_frame: int = MAX_FRAME
     """Payload of one incoming frame."""
 
     frames_at_once: int = 256
-    """Handled in one turn; then other connections have theirs."""
+    """Records and frames handled in one turn; then other connections have theirs."""
+
+    read_at_once: int = RECEIVE_BYTES
+    """Read in one turn, at most."""
+
+    borrows: bool = True
+    """Whether part of a large record may occupy a whole receive buffer, which is faster."""
 
     pending_resets: int = 1024
     """Resets that the peer does not take off our hands; more end the connection."""

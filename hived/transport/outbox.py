@@ -50,10 +50,10 @@ class Outbox:
         self._pongs: deque[int] = deque(maxlen=_MAX_PONGS)
         self._resets: OrderedDict[int, None] = OrderedDict()
         # By ID, for a reset must find and remove them in no time.
-        self._control: dict[int, Stream] = {}
+        self._control: OrderedDict[int, Stream] = OrderedDict()
         # Streams whose SYN goes with their first data; each is in ``quick`` too.
         self._opening: dict[int, Stream] = {}
-        self._fins: dict[int, None] = {}
+        self._fins: OrderedDict[int, None] = OrderedDict()
         self._go_away: int | None = None
         self.urgent = False
         """Frames wait that go before any data."""
@@ -163,12 +163,9 @@ class Outbox:
         while self._resets and len(parts) < count:
             parts.append(header(WINDOW_UPDATE, RST, self._resets.popitem(last=False)[0], 0))
         while self._control and len(parts) < count:
-            stream_id = next(iter(self._control))
-            parts.append(_window_update(self._control.pop(stream_id)))
+            parts.append(_window_update(self._control.popitem(last=False)[1]))
         while self._fins and len(parts) < count:
-            stream_id = next(iter(self._fins))
-            del self._fins[stream_id]
-            parts.append(header(DATA, FIN, stream_id, 0))
+            parts.append(header(DATA, FIN, self._fins.popitem(last=False)[0], 0))
         self._look()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -24,6 +24,7 @@ import trio
 from ..logs import Log
 from .budget import Budget
 from .frames import HEADER_BYTES
+from .limits import RECEIVE_BYTES
 from .records import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ _EVENTS: Final = IN | OUT | RDHUP | select.EPOLLET
 _MAX_EVENTS: Final = 64
 _MAX_TOLD: Final = 256
 _MIN_TIMERS: Final = 1024
-# What one call to the kernel brings of a tunnel at most; more spoils the cache (findings).
-RECEIVE_BYTES: Final = 300_000
 # In front of a record's payload: room for control frames that go with it.
 HEAD_BYTES: Final = 4096
 

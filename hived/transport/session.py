@@ -162,11 +162,11 @@ class Session:
     def fail(self, why: str) -> None:
         """The connection is over: so are its streams and the waits for new ones."""
         self.draining = True
-        while self.streams:
+        for stream in list(self.streams.values()):
             # Told of the loss, one may end another.
-            stream = next(iter(self.streams.values()))
-            self._forget(stream)
-            stream.on_connection_lost(why)
+            if not stream.dead:
+                self._forget(stream)
+                stream.on_connection_lost(why)
         self._admit()
 
     # What a stream does

@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..logs import Log
 from .frames import INITIAL_WINDOW, MAX_LENGTH
 from .inbox import Inbox
 from .outbox import QUANTUM
 
 if TYPE_CHECKING:
     from .session import Session
+
+log = Log("hived.transport.stream")
 
 # What ``End.pull`` gives for the end of its bytes.
 EOF: Final = -1
@@ -200,12 +203,22 @@ class Stream:
         inbox.announce(length)
         taken = 0
         if end is not None and not inbox.queue.size:
-            taken = end.deliver(payload if isinstance(payload, memoryview) else memoryview(payload))
+            try:
+                taken = end.deliver(payload if isinstance(payload, memoryview) else memoryview(payload))
+            except Exception:
+                self._crashed()
+                return
             inbox.uncredited += taken
         if taken < len(payload):
             self._keep(payload[taken:])
         if inbox.uncredited >= inbox.window >> 2:
             self.give_credit()
+
+    def _crashed(self) -> None:
+        """A defect in an end is that stream's end, not the connection's."""
+        log.exception("a defect in the handling of a stream; please report it")
+        self.session.reset(self)
+        self.on_reset("internal error")
 
     def _keep(self, rest: bytes | memoryview) -> None:
         """What the end does not take now."""

@@ -96,7 +96,9 @@ class Tunnel:
             on_incoming=owner.incoming,
         )
         self.reader = Reader(plane, pipe.recv_into, opener, self.session)
-        self.writer = Writer(plane, pipe.send, sealer, self.outbox, self.session, self._activate, self._broke)
+        self.writer = Writer(
+            plane, pipe.send, sealer, self.outbox, self.session, self._activate, self._write_broke
+        )
         self.session.send_now = self.writer.send_now
         self._keepalive = KeepAlive(plane, self, limits)
         self._owner = owner
@@ -110,6 +112,8 @@ class Tunnel:
         self._ending = ""
         self._end_by = 0.0
         self._flushing = True
+        # Why nothing more can be sent, while what has come is still read.
+        self._write_error = ""
 
     @property
     def bytes_in(self) -> int:
@@ -167,7 +171,7 @@ class Tunnel:
         self.cut_proxied = sum([isinstance(stream.end, SocketEnd) for stream in streams.values()])
         self.session.fail(why)
         self._stop_timers()
-        if code is None:
+        if code is None or self._write_error:
             self._close()
         else:
             # Closed when that is written.
@@ -195,6 +199,8 @@ class Tunnel:
         Half of the time that ``close_timeout`` gives is for that. A joined socket may never come to its end,
         and is not waited for.
         """
+        if self._write_error:
+            return True
         passes = _FLUSH_PASSES
         while self._flushing and self._words_wait():
             if not self.writer.free or not passes:
@@ -242,7 +248,7 @@ class Tunnel:
         self.alive = False
         self._stop_timers()
         self.reader.close()
-        self.writer.drop()
+        self.writer.stop()
         with contextlib.suppress(OSError):
             self._pipe.close()
         self._owner.ended(self.close_reason)
@@ -318,6 +324,21 @@ class Tunnel:
                 self._close()
         elif self.session.finished:
             self.end("the peer went away", NORMAL)
+
+    def _write_broke(self, error: OSError) -> None:
+        """The pipe takes nothing more; what has come, and the peer's own word for the end, is still read."""
+        self.writer.stop()
+        if not self.alive:
+            self._close()
+        elif not self._write_error:
+            self._write_error = f"the connection broke: {error.strerror or error}"
+            self.reader.readable = self.reader.hung_up = True
+            self._activate()
+            self._stop_timers()
+            self._timer = self.plane.after(self._limits.close_timeout, self._give_up_reading)
+
+    def _give_up_reading(self) -> None:
+        self.end(self._write_error, None)
 
     def _broke(self, error: OSError) -> None:
         self.end(f"the connection broke: {error.strerror or error}", None)

@@ -53,6 +53,7 @@ class Writer:
         self._activate = activate
         self._broken = broken
         self._left: memoryview | None = None
+        self._stopped = False
         self._max_plain = sealer.max_plain
         self._payload_room = sealer.max_plain - HEADER_BYTES
         self._stage = plane.stage
@@ -63,10 +64,11 @@ class Writer:
     @property
     def free(self) -> bool:
         """No part of a record waits for the pipe."""
-        return self._left is None
+        return self._left is None and not self._stopped
 
-    def drop(self) -> None:
-        """What waits for the pipe will not go."""
+    def stop(self) -> None:
+        """Nothing more goes."""
+        self._stopped = True
         self._left = None
 
     def write(self) -> bool:
@@ -91,7 +93,7 @@ class Writer:
     def send_now(self, stream: Stream) -> bool:
         """The usual short message on a quiet connection: read, sealed and sent in the turn it came."""
         outbox, end = self.outbox, stream.end
-        if self._plane.crowded or self._left is not None or outbox.quick or outbox.urgent or self.last_words:
+        if self._plane.crowded or not self.free or outbox.quick or outbox.urgent or self.last_words:
             return False
         if end is None or stream.head or stream.eof or stream.send_window < SHORT_BYTES:
             return False
@@ -118,9 +120,9 @@ class Writer:
                 # So many that the stream's own window updates may be among them.
                 self.send_frames(control)
                 control = b""
-                if self._left is None:
+                if self.free:
                     self._emit_control()
-                if self._left is not None:
+                if not self.free:
                     outbox.ready(stream)
                     return
         if stream.control_flags & SYN:
@@ -181,7 +183,7 @@ class Writer:
             self._seal_and_send(0, end)
 
     def _emit_control(self) -> None:
-        while self.outbox.urgent and self._left is None:
+        while self.outbox.urgent and self.free:
             frames = self.outbox.take_control(HEAD_BYTES)
             if frames:
                 self.send_frames(frames)
@@ -192,6 +194,8 @@ class Writer:
         self._seal_and_send(0, len(frames))
 
     def _seal_and_send(self, start: int, end: int) -> None:
+        if self._stopped:
+            return
         size = self._seal(self._stage[start:end], self._out)
         self.bytes_out += size
         if self._left is not None:
@@ -221,5 +225,5 @@ class Writer:
                 self._broken(error)
                 return
         self._left = left or None
-        if self._left is None:
+        if self.free:
             self._activate()

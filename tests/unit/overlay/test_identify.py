@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+import trio
 from libp2p.crypto.serialization import deserialize_public_key
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.peer.id import ID
@@ -10,7 +13,7 @@ from multiaddr import Multiaddr
 from trio.testing import trio_test
 
 from hived.overlay.host import STREAM_ERRORS
-from hived.overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
+from hived.overlay.identify import IDENTIFY, MAX_PINGS, PING, IdentifyService, serve_ping
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import receive_exactly
@@ -54,6 +57,28 @@ async def test_ping(logged: Logged) -> None:
         await stream.send_all(b"half")
         await stream.send_eof()
         assert await stream.receive_some() == b""
+
+
+@trio_test
+async def test_more_pings_at_once_than_anybody_needs_are_reset(logged: Logged) -> None:
+    async with party("a") as alice, party("b") as bob:
+        bob.host.handlers[PING] = serve_ping
+        connection = await alice.dial(bob)
+        held = [await connection.open_stream(PING) for _ in range(MAX_PINGS)]
+        for stream in held:
+            await stream.send_all(b"x" * 32)
+            assert await stream.receive_some() == b"x" * 32
+        more = await connection.open_stream(PING)
+        with pytest.raises(trio.BrokenResourceError):
+            await more.receive_some()
+        await held[0].aclose()
+        # One has ended: there is room for one more, once the other side knows.
+        while True:
+            again = await connection.open_stream(PING)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await again.send_all(b"y" * 32)
+                if await again.receive_some() == b"y" * 32:
+                    break
 
 
 @trio_test

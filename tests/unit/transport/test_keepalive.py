@@ -15,6 +15,7 @@ from tests.unit.transport.pairs import (
     ends,
     muxers,
     on_plane,
+    plane,
     receive_all,
     settle,
     streams,
@@ -147,3 +148,20 @@ async def test_a_window_that_stays_empty_is_no_error() -> None:
             nursery.start_soon(send)
             await trio.sleep(2)
             assert await receive_all(theirs) == data
+
+
+@trio_test
+async def test_a_dead_path_is_found_however_late_the_loop_is() -> None:
+    """Each turn of it takes longer than what counts as one stop of the whole process."""
+    async with raw_peer(keep_alive=0.3, keep_alive_timeout=0.6) as (muxer, peer), plane() as running:
+        await peer.settled()  # Answers the first ping.
+
+        def hold_up() -> None:
+            time.sleep(1.05)
+            if not muxer.tunnel._closed:
+                running.call(hold_up)
+
+        running.call(hold_up)
+        with trio.fail_after(12):
+            await muxer.closed.wait()
+    assert muxer.close_reason.startswith("nothing heard for ")

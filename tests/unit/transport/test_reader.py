@@ -69,13 +69,13 @@ def sealed(records: list[bytes]) -> bytes:
 
 
 def reader_of(
-    still: Plane, pieces: list[bytes], frames_at_once: int = 256
+    still: Plane, pieces: list[bytes], frames_at_once: int = 256, *, borrows: bool = True
 ) -> tuple[Reader, Script, list[Stream]]:
     """A reader of a responder's session, and the streams that its peer has opened."""
     opened: list[Stream] = []
     session = Session(
         initiator=False,
-        limits=MuxLimits(frames_at_once=frames_at_once),
+        limits=MuxLimits(frames_at_once=frames_at_once, borrows=borrows),
         outbox=Outbox(),
         budget=Budget(),
         on_incoming=opened.append,
@@ -105,6 +105,7 @@ def everything(stream: Stream) -> bytes:
     records=st.lists(st.integers(0, 4000), max_size=12),
     reads=st.lists(st.integers(0, 4000), max_size=12),
     frames_at_once=st.sampled_from([1, 2, 3, 7, 256]),
+    borrows=st.booleans(),
 )
 def test_frames_arrive_whatever_they_are_cut_into(
     still: Plane,
@@ -112,6 +113,7 @@ def test_frames_arrive_whatever_they_are_cut_into(
     records: list[int],
     reads: list[int],
     frames_at_once: int,
+    borrows: bool,
 ) -> None:
     wire = b"".join(raw(WINDOW, SYN, number, 0) for number in (1, 3, 5))
     expected = [b"", b"", b""]
@@ -120,10 +122,10 @@ def test_frames_arrive_whatever_they_are_cut_into(
         wire += raw(PING, SYN, 0, 7) + raw(DATA, 0, 1 + 2 * which, len(payload), payload)
     wire += b"".join(raw(DATA, FIN, number, 0) for number in (1, 3, 5))
     pieces = parts(sealed(parts(wire, records)), reads)
-    reader, script, opened = reader_of(still, pieces, frames_at_once)
+    reader, script, opened = reader_of(still, pieces, frames_at_once, borrows=borrows)
     reader.readable = True
     turns = 0
-    while script.pieces or reader.behind:
+    while script.pieces or reader.wants_turn:
         before = reader.bytes_in
         was_behind = reader.behind
         assert reader.read()
@@ -144,9 +146,49 @@ def test_whole_records_wait_behind_frames_that_wait(still: Plane) -> None:
     while reader.wants_turn:
         reader.read()
         turns += 1
-    # 11 frames, four in a turn, and the turn that finds the pipe empty... which the first read had told.
-    assert (turns, len(opened)) == (3, 1)
+    # 3 records and 11 frames, four of these in a turn.
+    assert (turns, len(opened)) == (4, 1)
     reader.close()
+
+
+CUT_PING = raw(PING, SYN, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [b""] * 500,
+        [CUT_PING[:6], CUT_PING[6:]] * 250,
+        [raw(WINDOW, SYN, 1, 0), raw(DATA, 0, 1, 498), *[b"x"] * 498],
+        [raw(DATA, 0, 9, 498), *[b"x"] * 499],
+    ],
+    ids=["empty", "cut", "bytes of a frame", "bytes of nobody's frame"],
+)
+@pytest.mark.parametrize("borrows", [True, False])
+def test_records_count_whatever_is_in_them(still: Plane, records: list[bytes], borrows: bool) -> None:
+    reader, script, _ = reader_of(still, [sealed(records)], 10, borrows=borrows)
+    reader.readable = True
+    turns, opened = 0, 0
+    while reader.wants_turn:
+        reader.read()
+        assert reader._opener._next - opened <= 10, "so many in a turn"
+        opened, turns = reader._opener._next, turns + 1
+    assert opened == len(records)
+    assert turns >= 50
+    assert not script.pieces
+    reader.close()
+
+
+def test_part_of_a_record_holds_no_more_memory_than_it_has(still: Plane) -> None:
+    """Of one who has proved nothing, however much of a record has come."""
+    wire = sealed([bytes(60_000)])
+    reader, _, _ = reader_of(still, [wire[:40_000], wire[40_000:50_000]], borrows=False)
+    for expected in (40_000, 50_000):
+        reader.read()
+        assert reader._buffer is None
+        assert len(reader._rest) == expected
+    reader.close()
+    assert not reader._rest
 
 
 def test_the_end_and_what_breaks_the_pipe_are_told(still: Plane) -> None:
@@ -184,11 +226,32 @@ async def test_a_record_of_many_frames_leaves_the_others_their_turns() -> None:
 @trio_test
 async def test_what_came_before_the_end_is_handled_before_it() -> None:
     async with raw_peer(frames_at_once=2) as (muxer, peer):
-        data = b"".join(raw(DATA, 0, 1, 1, b"x") for _ in range(50))
-        await peer.send(raw(WINDOW, SYN, 1, 0), data, raw(DATA, FIN, 1, 0))
-        peer.pipe.socket.shutdown(trio.socket.SHUT_WR)
+        await peer.send(raw(WINDOW, SYN, 1, 0))
         stream = await muxer.accept()
+        data = b"".join(raw(DATA, 0, 1, 1, b"x") for _ in range(50))
+        await peer.send(data, raw(DATA, FIN, 1, 0))
+        peer.pipe.socket.shutdown(trio.socket.SHUT_WR)
         assert await receive_all(stream) == b"x" * 50
+
+
+@trio_test
+async def test_what_came_is_handled_though_nothing_can_be_sent_any_more() -> None:
+    """The peer has said all, and closed: an answer to its pings finds the pipe broken while data waits."""
+    release = threading.Event()
+    async with plane() as running, raw_peer(frames_at_once=2) as (muxer, peer):
+        await peer.send(raw(WINDOW, SYN, 1, 0))
+        stream = await muxer.accept()
+        await settle()
+        running.call(release.wait)
+        try:
+            data = b"".join(raw(PING, SYN, 0, n) + raw(DATA, 0, 1, 1, b"x") for n in range(50))
+            await peer.send(data, raw(DATA, FIN, 1, 0), raw(GO_AWAY, 0, 0, 0))
+            peer.pipe.socket.close()
+        finally:
+            release.set()
+        assert await receive_all(stream) == b"x" * 50
+        await muxer.closed.wait()
+        assert not muxer.lost, "its GoAway was read"
 
 
 @trio_test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ class Recorder:
 class Side:
     """A session with what it says."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.incoming: list[Stream] = []
         self.outbox = Outbox()
         self.budget = Budget()
