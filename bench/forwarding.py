@@ -29,6 +29,7 @@ from bench.forwarders import FORWARDERS, KUBO, NATIVE, Forwarder, Route, running
 from bench.loads import BULK_SECONDS, LOOPBACK, TESTS, Loads, Sample, build, load, target
 from bench.machine import machine
 from bench.processes import BenchError, processes
+from tests.needs import missing
 
 LOSSY = ("direct", "ssh-gcm", "kubo", "hive")
 RTT_SECONDS, LOSS = 0.08, 0.01
@@ -136,7 +137,7 @@ class Run:
     def all(self) -> None:
         """Every round."""
         wanted = set(self.tests) & set(LOSSY_TESTS) and set(self.names) & set(LOSSY)
-        reason = lossypath.missing() if wanted else None
+        reason = missing("tun") if wanted else None
         if reason:
             self.left_out = {test: reason for test in LOSSY_TESTS if test in self.tests}
         for number in range(self.rounds):

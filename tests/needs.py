@@ -59,14 +59,21 @@ def _root() -> str | None:
     return None if os.geteuid() == 0 else "not run as root"
 
 
+def _tried(command: list[str], what: str) -> str | None:
+    """Whether a command works in a network namespace of its own."""
+    tried = subprocess.run(["unshare", "--net", *command], capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else f"no {what} here ({tried.stderr.strip()})"
+
+
 def _netns() -> str | None:
     """Making a network namespace is tried: root in a container is often not allowed to."""
     if reason := _root() or _program("ip", "iproute2") or _program("unshare", "util-linux"):
         return reason
-    tried = subprocess.run(
-        ["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False
-    )
-    return None if tried.returncode == 0 else f"no network namespaces here ({tried.stderr.strip()})"
+    return _tried(["ip", "link", "set", "lo", "up"], "network namespaces")
+
+
+def _tun() -> str | None:
+    return _netns() or _tried(["ip", "tuntap", "add", "dev", "t0", "mode", "tun"], "TUN devices")
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
@@ -80,6 +87,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "ssh": lambda: _program("ssh", "openssh-client"),
     "sshd": lambda: _program("sshd", "openssh-server"),
+    "tun": _tun,
 }
 
 

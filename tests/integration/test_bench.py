@@ -119,9 +119,8 @@ def test_what_fails_is_noted_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatc
     assert len(tried) == 2 * fleet.STARTS + 1
 
 
+@pytest.mark.requires("tun")
 def test_the_long_path_is_long_and_lossy(tmp_path: Path) -> None:
-    if reason := lossypath.missing():
-        pytest.skip(reason)
     build()
 
     def over(loss: float, test: str, *numbers: float) -> dict[str, Any]:
