@@ -3,9 +3,9 @@
     python -m tests.netns.shuttle NEAR DEVICE FAR DEVICE SECONDS LOSS SEED
 
 NEAR and FAR are files of the namespaces (/proc/PID/ns/net). Each packet is read from one device, dropped
-with the probability LOSS, kept for SECONDS and written to the other; packets keep their order, and there is no
-limit of bandwidth or queue. It says "ready" once the devices are there. Kernels without netem have
-nothing else that delays.
+with the probability LOSS, kept for SECONDS and written to the other; packets keep their order, and there is
+no limit of bandwidth or queue. It says "ready" once the devices are there. A kernel without netem has nothing
+else that delays.
 """
 
 from __future__ import annotations
