@@ -76,11 +76,18 @@ def _tun() -> str | None:
     return _netns() or _tried(["ip", "tuntap", "add", "dev", "t0", "mode", "tun"], "TUN devices")
 
 
+def _natlab() -> str | None:
+    reason = _tun() or _program("nft", "nftables") or _program("conntrack", "conntrack")
+    rules = "table ip t { chain c { type nat hook postrouting priority srcnat; masquerade fully-random; }; }"
+    return reason or _tried([program("nft") or "nft", rules], "NAT by nftables")
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
     "faketime": _faketime,
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "natlab": _natlab,
     "netns": _netns,
     "postgres": _postgres,
     "ps": lambda: _program("ps", "procps"),
