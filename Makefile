@@ -26,11 +26,11 @@ help:
 	awk -F ':.*## ' -v on="$$colour" -v off="$$plain" \
 	  '/^[a-z][a-z-]*:.*## / { printf "  %s%-10s%s %s\n", on, $$1, off, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: setup packages-venv packages-demo packages-test
+.PHONY: setup packages-venv packages-demo packages-natlab packages-test
 setup: packages-test venv ## install all that development needs: Debian packages (as root) and .venv
 
 # What only root can install; each says what is missing, and does nothing when nothing is.
-packages-venv packages-demo packages-test: packages-%:
+packages-venv packages-demo packages-natlab packages-test: packages-%:
 	@scripts/setup $*
 
 .PHONY: venv
@@ -86,6 +86,10 @@ soak: packages-test venv ## 10 GiB each way through one proxied connection, and 
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo
+
+.PHONY: natlab
+natlab: packages-natlab venv ## open a lab of NATs with nodes in it, as root (ARGS='--lan home=prc --delay 20', ARGS=--help)
+	@scripts/natlab $(ARGS)
 
 .PHONY: lock
 lock: venv ## make requirements/*.txt anew from the *.in files (UPGRADE=1: with newer versions)
