@@ -121,16 +121,14 @@ def test_nothing_is_left(lab: Lab, tmp_path: Path, how: str) -> None:
     assert not (tmp_path / "doomed").exists()
 
 
-def test_what_comes_late_is_found(lab: Lab) -> None:
-    """Also the processes that others, such as a person, have put there."""
-    host = lab.public("pub")
-    process = subprocess.Popen([*host.inside, "sleep", "1000"])
-    try:
+def test_what_others_have_put_there_ends_too(lab: Lab) -> None:
+    """Such as a person's shell."""
+    words = [*lab.public("pub").inside, "sh", "-c", "echo entered; sleep 1000"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "entered\n"
         lab.close()
         assert process.wait(END_SECONDS) == -signal.SIGKILL
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_the_machine_itself_stays_as_it_is(lab: Lab) -> None:
