@@ -14,7 +14,7 @@ import trio
 
 from .muxstream import MuxedStream
 from .plane import Plane
-from .socketend import SocketEnd, abort
+from .socketend import SocketEnd, Traffic, abort
 from .splice import splice
 from .stream import Stream
 
@@ -98,13 +98,45 @@ def join_socket(plane: Plane, stream: MuxedStream, sock: socket.socket) -> Joint
     return joint
 
 
-def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream) -> Joint:
-    """Join two streams, of two connections or of one.
+class _Metered:
+    """A joint's traffic, which is cut once more than ``limit`` bytes have passed both ways together."""
+
+    def __init__(self, joint: Joint, limit: int) -> None:
+        self._joint = joint
+        self._limit = limit
+
+    @property
+    def bytes_out(self) -> int:
+        return self._joint.bytes_out
+
+    @bytes_out.setter
+    def bytes_out(self, value: int) -> None:
+        self._joint.bytes_out = value
+        self._check()
+
+    @property
+    def bytes_in(self) -> int:
+        return self._joint.bytes_in
+
+    @bytes_in.setter
+    def bytes_in(self, value: int) -> None:
+        self._joint.bytes_in = value
+        self._check()
+
+    def _check(self) -> None:
+        if self._joint.bytes_in + self._joint.bytes_out > self._limit:
+            # Not now: a record is being made of one of the streams.
+            self._joint.plane.soon(self._joint.cut)
+
+
+def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream, limit: int | None = None) -> Joint:
+    """Join two streams, of two connections or of one; cut once more than ``limit`` bytes have passed.
 
     Raises what ``MuxedStream.detach`` does; where it is ``other`` that cannot be joined, ``one`` is reset.
     """
     joint = Joint(plane)
-    reverse = _Reverse(joint)
+    traffic: Traffic = joint if limit is None else _Metered(joint, limit)
+    reverse = _Reverse(traffic)
     left = one.detach()
     try:
         lefts = left, other.detach()
@@ -129,7 +161,7 @@ def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream) -> Joint:
             joint.end("cut")
 
         joint._cut = cut
-        splice(second, first, joint, reverse, joint.end)
+        splice(second, first, traffic, reverse, joint.end)
 
     plane.call(begin)
     return joint
@@ -138,7 +170,7 @@ def join_streams(plane: Plane, one: MuxedStream, other: MuxedStream) -> Joint:
 class _Reverse:
     """A joint's traffic, seen from the other side."""
 
-    def __init__(self, joint: Joint) -> None:
+    def __init__(self, joint: Traffic) -> None:
         self._joint = joint
 
     @property

@@ -29,6 +29,7 @@ class KeepAlive:
         self._timer: Timer | None = None
         self._due = self._pinged_at = self._patient_until = 0.0
         self._heard = 0
+        self._answer_by = 0.0
         self._extended = False
         self._swept_at = time.monotonic()
 
@@ -41,10 +42,32 @@ class KeepAlive:
         if self._timer is not None:
             self._timer.cancel()
 
+    def probe(self, seconds: float) -> None:
+        """Ping now, and give the peer only so long to be heard: the network below may be another one.
+
+        Where only our way to it is gone, it is heard still: then the answer itself must come in three times
+        as long.
+        """
+        if not self._tunnel.alive:
+            return
+        self.stop()
+        now = time.monotonic()
+        patient, answer_by = now + seconds, now + 3 * seconds
+        if self._tunnel.session.ping_answered:
+            self._ping()
+            self.stop()
+        else:
+            # One is under way, of which an earlier probe may expect more.
+            patient = min(patient, self._patient_until)
+            answer_by = min(answer_by, self._answer_by or answer_by)
+        self._patient_until, self._answer_by = patient, answer_by
+        self._check_at(patient)
+
     def _ping(self) -> None:
         self._tunnel.session.ping()
         self._heard = self._tunnel.bytes_in
         self._pinged_at = time.monotonic()
+        self._answer_by = 0.0
         self._extended = False
         self._patient_until = self._pinged_at + self._limits.keep_alive_timeout
         self._check_at(self._patient_until)
@@ -79,6 +102,12 @@ class KeepAlive:
                 self._tunnel.end(f"nothing heard for {now - self._tunnel.last_received:.0f} s", None)
             else:
                 self._check_at(self._patient_until)
+            return
+        if self._answer_by and not self._tunnel.session.ping_answered:
+            if now >= self._answer_by:
+                self._tunnel.end("it does not answer on the network as it is now", None)
+            else:
+                self._check_at(self._answer_by)
             return
         # Anything that arrives puts the next ping off, but not for ever.
         due = min(self._tunnel.last_received + limits.keep_alive, self._pinged_at + limits.rtt_interval)

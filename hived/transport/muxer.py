@@ -107,6 +107,10 @@ class Muxer:
         """Other bounds for streams and windows from now on: a peer has proved what it is."""
         self.tunnel.session.limits = limits
 
+    def probe(self, seconds: float) -> None:
+        """Ask whether the peer still lives; the connection ends when it is not heard within ``seconds``."""
+        self._plane.call(self.tunnel.probe, seconds)
+
     # Streams
 
     async def open(self) -> MuxedStream:

@@ -99,12 +99,12 @@ class Tunnel:
         self.writer = Writer(
             plane, pipe.send, sealer, self.outbox, self.session, self._activate, self._write_broke
         )
-        self.session.send_now = self.writer.send_now
         self._keepalive = KeepAlive(plane, self, limits)
         self._owner = owner
         self._limits = limits
         self._pipe = pipe
         self._active = False
+        self._started = False
         self._closed = False
         # Of its end.
         self._timer: Timer | None = None
@@ -147,6 +147,10 @@ class Tunnel:
         except OSError as error:
             self._broke(error)
             return
+        self._started = True
+        self.session.send_now = self.writer.send_now
+        if not self.outbox.empty:
+            self._activate()
         if self.alive:
             self._keepalive.start()
         if self.reader.behind:
@@ -171,13 +175,17 @@ class Tunnel:
         self.cut_proxied = sum([isinstance(stream.end, SocketEnd) for stream in streams.values()])
         self.session.fail(why)
         self._stop_timers()
-        if code is None or self._write_error:
+        if code is None or self._write_error or not self._started:
             self._close()
         else:
             # Closed when that is written.
             self.outbox.go_away(code, drop=code != NORMAL)
             timeout = self._end_by - time.monotonic() if self._end_by else self._limits.close_timeout
             self._timer = self.plane.after(timeout, self._close)
+
+    def probe(self, seconds: float) -> None:
+        """End soon where the peer is not heard within so many seconds."""
+        self._keepalive.probe(seconds)
 
     def end_now(self) -> None:
         """End without waiting for what is still to be written."""
@@ -199,7 +207,7 @@ class Tunnel:
         Half of the time that ``close_timeout`` gives is for that. A joined socket may never come to its end,
         and is not waited for.
         """
-        if self._write_error:
+        if self._write_error or not self._started:
             return True
         passes = _FLUSH_PASSES
         while self._flushing and self._words_wait():
@@ -285,7 +293,8 @@ class Tunnel:
     def turn(self) -> None:
         """One pass: receive, then send what may go."""
         self._active = False
-        if self._closed:
+        if self._closed or not self._started:
+            # Streams may be opened before the pipe is.
             return
         if self.reader.wants_turn:
             self._receive()
