@@ -24,7 +24,7 @@ import trio
 
 from bench.strangers import counts, sources, try_once, wrong_share
 from hived.overlay.addresses import parse
-from hived.overlay.host import STREAM_ERRORS, DialError
+from hived.overlay.connection import STREAM_ERRORS, DialError
 from hived.overlay.identity import Identity
 from hived.overlay.membership import JoinDelayedError, JoinRefusedError
 from hived.overlay.networkkeys import network_id

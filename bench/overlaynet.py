@@ -15,8 +15,8 @@ from typing import Any
 import trio
 
 from hived.errors import HiveError
+from hived.overlay.connection import STREAM_ERRORS
 from hived.overlay.exchange import Open
-from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import ProtocolError, decode
 from hived.store.records import StoredRecord

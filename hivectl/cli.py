@@ -28,6 +28,8 @@ COMMANDS = {
     "nodes": ("nodes", "nodes"),
     "proxy": ("proxy", "proxy"),
     "forward": ("forward", "forward"),
+    "ping": ("ping", "ping"),
+    "netcheck": ("netcheck", "netcheck"),
     "backup": ("backup", "backup"),
     "restore": ("restore", "restore"),
     "login": ("login", "login"),

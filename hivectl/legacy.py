@@ -30,6 +30,10 @@ NEW_VALUES = frozenset(
         "bind",
         "to",
         "grace",
+        "count",
+        "c",
+        "interval",
+        "i",
     )
 )
 OLD_VALUES = frozenset(("b64", "direction", "target", "origin", "port", "tls", "key-prefix", "kind"))
@@ -147,14 +151,17 @@ def _read(words: Sequence[str]) -> Iterator[_Part]:
         dashes = len(word) - len(word.lstrip("-"))
         if dashes not in (1, 2) or name not in VALUES | FLAGS:
             yield _Part((word,))
-        elif equals:
-            yield _Part((f"--{name}={value}",), name, value)
+            continue
+        # One letter has one dash.
+        written = f"--{name}" if len(name) > 1 else f"-{name}"
+        if equals:
+            yield _Part((f"{written}={value}",), name, value)
         elif name in FLAGS:
-            yield _Part((f"--{name}",), name, ANY)
+            yield _Part((written,), name, ANY)
         elif at == len(words):
-            yield _Part((f"--{name}",), name)
+            yield _Part((written,), name)
         else:
-            yield _Part((f"--{name}", words[at]), name, words[at])
+            yield _Part((written, words[at]), name, words[at])
             at += 1
 
 

@@ -104,6 +104,15 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
             help="First admin; hash_... instead of a password is fine. Better: --admin-file. Repeatable.",
         ),
         click.option("--admin-file", metavar="FILE", multiple=True, help="File with USER:PASSWORD lines."),
+        click.option(
+            "--use-relay",
+            metavar="MULTIADDR",
+            multiple=True,
+            help="A relay that is no member, /ip4/ADDRESS/tcp/PORT/p2p/ID. Repeatable.",
+        ),
+        click.option("--relay", metavar="MODE", help="Relay for members (default), anyone, or off."),
+        click.option("--no-relay", "relay", flag_value="off", help="As --relay off."),
+        click.option("--mdns", metavar="on|off", help="Find members on the LAN (default), or not."),
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
         click.option("--log-format", metavar="FORMAT", help="text or json."),
     ]

@@ -26,8 +26,10 @@ SYSTEM_CONFIG = Path("/etc/hive/hived.toml")
 SYSTEM_DATA = Path("/var/lib/hive")
 SYSTEM_SOCKET = Path("/run/hive/control.sock")
 
-_LISTS = ("listen", "announce", "bootstrap", "network", "network_file", "admin", "admin_file")
-_STRINGS = ("data_dir", "socket", "name", "log_level", "log_format")
+_LISTS = ("listen", "announce", "bootstrap", "use_relay", "network", "network_file", "admin", "admin_file")
+_STRINGS = ("data_dir", "socket", "name", "relay", "mdns", "log_level", "log_format")
+RELAY_MODES = ("off", "members", "anyone")
+SWITCH = ("on", "off")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ class Config:
     name_given: bool = False
     announce: tuple[str, ...] = ()
     bootstrap: tuple[str, ...] = ()
+    use_relay: tuple[str, ...] = ()
     networks: tuple[Secret, ...] = ()
     admins: tuple[Secret, ...] = ()
+    relay: str = "members"
+    mdns: str = "on"
     log_level: str = "info"
     log_format: str = "text"
 
@@ -152,8 +157,11 @@ def _build(
         listen_named=bool(settings.get("listen")),
         announce=tuple(settings.get("announce") or ()),
         bootstrap=tuple(settings.get("bootstrap") or ()),
+        use_relay=tuple(settings.get("use_relay") or ()),
         networks=_secrets("network", settings, environ),
         admins=_secrets("admin", settings, environ),
+        relay=settings.get("relay", "members"),
+        mdns=settings.get("mdns", "on"),
         log_level=settings.get("log_level", "info"),
         log_format=settings.get("log_format", "text"),
     )
@@ -214,6 +222,10 @@ def _check(config: Config) -> None:
     what = "checking the configuration failed"
     if not check_name(config.name):
         raise usage(what, f"{config.name!r} is no valid node name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
+    if config.relay not in RELAY_MODES:
+        raise usage(what, f"relay = {config.relay!r} is not known", f"Choose {', '.join(RELAY_MODES)}")
+    if config.mdns not in SWITCH:
+        raise usage(what, f"mdns = {config.mdns!r} is not known", f"Choose {', '.join(SWITCH)}")
     if config.log_level not in LEVELS:
         raise usage(what, f"there is no log level {config.log_level!r}", f"Choose {', '.join(LEVELS)}")
     if config.log_format not in FORMATS:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from typing import cast
 
 import trio
 
@@ -22,21 +23,25 @@ from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
 from .config import Config
-from .errors import HiveError, conflict
+from .errors import HiveError, conflict, unreachable
 from .logs import Log
 from .overlay.addresses import source_of
 from .overlay.book import Book, DialPolicy
+from .overlay.connection import Connection
+from .overlay.dialer import Dialer
 from .overlay.exchange import SYNC, SYNC_FIRST
 from .overlay.gossip import Gossip
-from .overlay.host import Connection, Host
+from .overlay.host import Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
-from .overlay.identity import SEED_BYTES, Identity, parse_identity
+from .overlay.identity import SEED_BYTES, Identity, outside_relay, parse_identity
 from .overlay.listening import Listening, check_addresses
 from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
+from .overlay.paths import Paths
 from .overlay.peers import Peers, Wishes
 from .overlay.records import NodeRecord
 from .overlay.rekey import Rekeys
+from .overlay.relay import Mode
 from .overlay.sync import Sync
 from .proxy.egress import Overlay
 from .proxy.header import PROXY
@@ -50,7 +55,7 @@ from .store.peers import Peers as PeerStore
 from .store.proxies import Proxies
 from .store.records import Records
 from .store.settings import IdentityKeys, Settings
-from .system import netlink, runlock
+from .system import netlink, runlock, wakeups
 from .transport import native, planethread
 from .transport.plane import Plane
 
@@ -119,6 +124,7 @@ class Daemon:
                 self._tasks = overlay
                 await overlay.start(self.host.run)
                 await self.listening.apply(self.config)
+                self._apply_paths(self.config)
                 await overlay.start(self.sync.run)
                 await overlay.start(self.gossip.run)
                 await overlay.start(self.rekeys.run)
@@ -126,11 +132,13 @@ class Daemon:
                 async with trio.open_nursery() as services:
                     await services.start(self.reconciler.run)
                     await overlay.start(self.peers.run)
+                    await overlay.start(self.paths.run)
                     listener = server.listen(self.config.socket)
                     try:
                         async with trio.open_nursery() as api:
                             await api.start(self.server.run, listener)
-                            api.start_soon(netlink.watch_addresses, self._on_addresses)
+                            api.start_soon(netlink.watch_addresses, self._on_network_change)
+                            api.start_soon(wakeups.watch_sleep, self._on_network_change)
                             api.start_soon(self._keep_contacts)
                             api.start_soon(self._meet)
                             api.start_soon(self._on_probation)
@@ -193,14 +201,24 @@ class Daemon:
         changes = trio.Lock()
         self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
         self.rekeys.on_change = self._notify
-        self.sync.author.capabilities = self.rekeys.capabilities
+        self.paths = Paths(self.host, self.membership, self.sync, self.listening.addresses, self._say)
+        self.sync.author.capabilities = lambda network: [
+            *self.rekeys.capabilities(network),
+            *self.paths.capabilities(network),
+        ]
+        self.sync.author.relays = self.paths.relays
         policy = DialPolicy(
             self._book,
             self.sync,
             networks=lambda: list(self.membership.keys),
-            proxied=lambda: [item.row.peer_id for item in self.reconciler.running.values()],
+            proxied=lambda: [
+                *(item.row.peer_id for item in self.reconciler.running.values()),
+                *(relay for relay in self.paths.reservations.held if relay not in self.paths.outside),
+            ],
             own_peer_id=self.identity.peer_id,
+            on_lan=self.paths.discovery.found,
         )
+        self.paths.discovery.on_found.append(lambda peer_id: self.peers.refresh())
         self.peers = Peers(
             self.host,
             self.membership,
@@ -211,6 +229,7 @@ class Daemon:
                 refused=self._refused,
                 name=self.sync.last_name,
             ),
+            Dialer(self.host, policy.addresses, self.paths.relays_of, self.paths.circuits, self._to_relay),
         )
         self.ingress = Ingress(self.membership.network_of, self.membership.require, self.sync.last_name)
         self.host.greeter = self.ingress.greet
@@ -236,14 +255,15 @@ class Daemon:
             database=database,
             state_key=state_key,
             rename=self._rename,
-            addresses=self.listening.addresses,
+            addresses=self.paths.addresses,
+            paths=self.paths,
             name=lambda: self._name,
             publish=self._publish,
             rekeys=self.rekeys,
             changes=changes,
         )
         self.server = server.Server(self.node)
-        identify = IdentifyService(self.identity, self.listening.addresses, lambda: self.host.handlers)
+        identify = IdentifyService(self.identity, self.paths.addresses, lambda: self.host.handlers)
         self.host.handlers.update({IDENTIFY: identify.serve, PING: serve_ping})
         self.host.member_handlers.update(
             {
@@ -324,14 +344,32 @@ class Daemon:
     # What is told of this node
 
     async def _publish(self) -> None:
-        await self.sync.publish(self._name, self.listening.addresses(), list(self.membership.keys))
+        await self.sync.publish(self._name, self.paths.addresses(), list(self.membership.keys))
+        self.paths.discovery.changed()
         self._notify()
 
-    async def _on_addresses(self) -> None:
+    async def _on_network_change(self) -> None:
+        """Addresses or routes are others now, or the machine has slept."""
+        self.paths.network_changed()
+        await self._say()
+        self.peers.kick()
+
+    async def _say(self) -> None:
+        """Publish, where nobody waits to hear that it failed."""
         try:
             await self._publish()
         except HiveError as error:
-            log.error("the new addresses could not be kept", why=error.line())
+            log.error("what has changed of this node could not be kept", why=error.line())
+
+    async def _to_relay(self, relay: str) -> Connection:
+        """A direct connection to a relay that a member names. Raises HiveError."""
+        network = self.paths.network_of(relay)
+        if network is None:
+            raise unreachable("reaching a relay failed", "it is no member of a network of this node")
+        connection = await self.peers.connection(relay, network)
+        if connection.relay is not None:
+            raise unreachable("reaching a relay failed", "it is itself behind a relay")
+        return connection
 
     async def _rename(self, name: str) -> None:
         await self.settings.set("name", name)
@@ -352,12 +390,20 @@ class Daemon:
             return
         logs.setup(settings.log_level, settings.log_format)
         self.config = self.node.config = settings
+        self._apply_paths(settings)
         if ignored:
             log.warning("these settings need a restart", settings=" ".join(ignored))
         await self._publish()
         self.peers.refresh()
         self.peers.kick()
         log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)
+
+    def _apply_paths(self, settings: Config) -> None:
+        self.paths.set_mode(cast(Mode, settings.relay))
+        self.paths.discovery.enabled = settings.mdns == "on"
+        self.paths.discovery.changed()
+        named = {text: outside_relay(text) for text in settings.use_relay}
+        self.paths.outside = {relay: text for text, relay in named.items() if relay}
 
     # What the dialer and the proxies ask
 

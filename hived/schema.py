@@ -202,7 +202,7 @@ class AddressState(Answer):
 
 
 class NodeDetail(Answer):
-    """``silent`` is as in Node."""
+    """``silent`` is as in Node; ``why``: why the path is what it is."""
 
     peer_id: str
     name: str
@@ -219,6 +219,51 @@ class NodeDetail(Answer):
     addresses: list[AddressState]
     last_error: str | None = None
     silent: float | None = None
+    relay_name: str | None = None
+    why: str = ""
+
+
+class Ping(Answer):
+    """One round trip through the overlay, by the path that new connections take."""
+
+    peer_id: str
+    name: str
+    path: PathKind
+    relay: str | None
+    relay_name: str | None
+    rtt_ms: float
+
+
+class RelayRow(Answer):
+    """A relay that this node could use; ``error``: why it took no reservation last."""
+
+    peer_id: str
+    name: str
+    reserved: bool
+    rtt_ms: float | None
+    error: str | None = None
+
+
+class Netcheck(Answer):
+    """What the network allows. ``nat``: ``public``, ``cone``, ``symmetric``, ``offline`` or ``unknown``.
+
+    ``asked``: members that told how they see this node; ``reached``: addresses on which they dialled it;
+    ``seen_as``: how its listeners look from outside; ``mdns``: members found on this LAN;
+    ``hole_punching``: ``not needed``, ``likely``, ``unlikely`` or ``unknown``.
+    """
+
+    ipv4: bool
+    ipv6: bool
+    nat: str
+    asked: int
+    reached: list[str]
+    seen_as: list[str]
+    relays: list[RelayRow]
+    relaying: str
+    mdns: int
+    mdns_on: bool
+    hole_punching: str
+    why: str
 
 
 class SetAlias(Request):

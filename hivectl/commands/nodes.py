@@ -30,6 +30,7 @@ nodes = Noun("nodes", help="The nodes that this one knows; alone: list them.", l
 
 def table(rows: list[Node]) -> Table:
     """The nodes as a table."""
+    names = {row.peer_id: row.name or row.peer_id for row in rows}
     return Table(
         ("peer_id", "node_name", "latest_contact", "path", "rtt_ms", "network", "alias", "version"),
         [
@@ -37,7 +38,7 @@ def table(rows: list[Node]) -> Table:
                 row.peer_id,
                 row.name or "-",
                 output.when(row.latest_contact),
-                "blocked" if row.blocked else row.path,
+                "blocked" if row.blocked else _way(row, names),
                 "-" if row.rtt_ms is None else f"{row.rtt_ms:.1f}",
                 row.network or "-",
                 row.alias or "-",
@@ -49,6 +50,10 @@ def table(rows: list[Node]) -> Table:
     )
 
 
+def _way(row: Node, names: dict[str, str]) -> str:
+    return f"relayed via {names.get(row.relay, row.relay)}" if row.relay else row.path
+
+
 @nodes.command()
 @click.argument("node", type=NODE)
 @click.pass_obj
@@ -58,7 +63,8 @@ def show(settings: Settings, node: str) -> None:
 
 
 def _detail(node: NodeDetail) -> None:
-    relay = f" through {node.relay}" if node.relay else ""
+    relay = f" via {node.relay_name or node.relay}" if node.relay else ""
+    why = f" ({node.why})" if node.why else ""
     silent = f", nothing heard for {output.duration(node.silent)}" if node.silent else ""
     addresses = [
         f"{row.address} (from {row.source}{f'; {row.last_error}' if row.last_error else ''})"
@@ -70,7 +76,7 @@ def _detail(node: NodeDetail) -> None:
             ("name", node.name or "-"),
             ("alias", node.alias or "-"),
             ("networks", node.networks or ["none"]),
-            ("path", f"{node.path}{relay}{silent}"),
+            ("path", f"{node.path}{relay}{why}{silent}"),
             ("rtt_ms", "-" if node.rtt_ms is None else f"{node.rtt_ms:.1f}"),
             ("latest_contact", output.when(node.latest_contact)),
             ("last_contact_here", output.when(node.last_contact_here)),

@@ -9,7 +9,7 @@ import trio
 from .. import __version__
 from ..errors import conflict, denied
 from ..logs import Log
-from ..overlay.host import STREAM_ERRORS, Connection, DialError
+from ..overlay.connection import STREAM_ERRORS, Connection, DialError
 from ..overlay.identify import PING
 from ..overlay.identity import Identity, usable_addresses
 from ..schema import Backup, BackupRequest, Restored, RestoreRequest

@@ -9,7 +9,7 @@ import trio
 
 from ..errors import conflict, denied, several, usage
 from ..logs import Log
-from ..overlay.host import STREAM_ERRORS, DialError
+from ..overlay.connection import STREAM_ERRORS, DialError
 from ..overlay.membership import JoinDelayedError, JoinRefusedError
 from ..overlay.networkkeys import SHORT_PASSWORD, derive_key, generate_password
 from ..overlay.rekey import GRACE_SECONDS, announced

@@ -8,6 +8,7 @@ import pwd
 from .. import __version__
 from ..errors import conflict, several
 from ..overlay.addresses import is_private
+from ..overlay.identity import relay_of
 from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
 from ..store.proxies import ProxyRow
 from .auth import Caller
@@ -35,11 +36,11 @@ async def info(node: Node, caller: Caller) -> Info:
 
 async def identity(node: Node, caller: Caller) -> Identity:
     """The identity string, to be registered on other nodes."""
-    addresses = node.addresses()
+    addresses = node.paths.identity_addresses()
     warnings = []
     if not addresses:
         warnings.append("this node listens nowhere: others cannot dial it")
-    elif all(is_private(address) for address in addresses):
+    elif all(relay_of(address) is None and is_private(address) for address in addresses):
         warnings.append(
             "only private addresses are in it: nodes of other sites cannot dial this one"
             " (a public address or DNS name can be named with hived --announce)"
@@ -73,7 +74,7 @@ async def status(node: Node, caller: Caller) -> Status:
         version=__version__,
         uptime=node.uptime,
         addresses=node.addresses(),
-        reachability="unknown",
+        reachability=node.paths.reachability.state,
         networks=network_rows(node),
         peers=len(peers),
         proxies=[proxy_view(node, item) for item in node.proxies.running.values()],

@@ -16,6 +16,7 @@ from ..overlay.host import Host
 from ..overlay.identity import Identity
 from ..overlay.membership import Membership
 from ..overlay.names import Names
+from ..overlay.paths import Paths
 from ..overlay.peers import Peers
 from ..overlay.records import MAX_TIME
 from ..overlay.rekey import Rekeys
@@ -57,6 +58,7 @@ class Node:
     state_key: StateKey
     rename: Callable[[str], Awaitable[None]]
     addresses: Callable[[], list[str]]
+    paths: Paths
     name: Callable[[], str]
     publish: Callable[[], Awaitable[None]]
     rekeys: Rekeys

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import unreachable
-from ..overlay.host import STREAM_ERRORS
+from ..overlay.connection import STREAM_ERRORS
 from ..overlay.networkkeys import network_id
 from ..overlay.wire import Message, send
 from ..transport.muxstream import MuxedStream

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from ..errors import HiveError, Kind, not_found
 from ..schema import MAX_BACKUP
-from . import calls_admin, calls_backup, calls_network, calls_proxy, calls_rekey, calls_status
+from . import calls_admin, calls_backup, calls_network, calls_paths, calls_proxy, calls_rekey, calls_status
 from .auth import Caller
 from .http import MAX_BODY
 from .node import Node
@@ -129,6 +129,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/register", Access.ADMIN, calls_network.register),
     Route("GET", "/v1/nodes", Access.ADMIN, calls_network.nodes, Shape.WATCH),
     Route("GET", "/v1/nodes/{node_ref}", Access.ADMIN, calls_network.show_node),
+    Route("POST", "/v1/nodes/{node_ref}/ping", Access.ADMIN, calls_paths.ping),
+    Route("GET", "/v1/netcheck", Access.ADMIN, calls_paths.netcheck),
     Route("DELETE", "/v1/nodes/{node_ref}", Access.ADMIN, calls_network.forget_node),
     Route("PUT", "/v1/nodes/{node_ref}/alias", Access.ADMIN, calls_network.set_alias),
     Route("PUT", "/v1/nodes/{node_ref}/block", Access.ADMIN, calls_network.block_node),

@@ -18,7 +18,7 @@ import trio
 
 from ..errors import HiveError, conflict, failed, usage
 from ..logs import Log
-from ..overlay.host import Connection
+from ..overlay.connection import Connection
 from ..overlay.wire import receive
 from ..schema import Problem
 from ..transport.muxstream import MuxedStream

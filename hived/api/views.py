@@ -6,7 +6,8 @@ import time
 from collections.abc import Set
 from typing import cast
 
-from ..overlay.host import Connection
+from ..overlay.connection import Connection
+from ..overlay.dialer import circuit_address
 from ..overlay.names import Names
 from ..overlay.records import NodeRecord
 from ..proxy.reconciler import Running
@@ -65,7 +66,9 @@ def path_of(node: Node, peer_id: str, network: str | None) -> tuple[PathKind, Co
     if peer_id == node.identity.peer_id:
         return "self", None
     connection = node.host.find(peer_id, network)
-    return ("direct", connection) if connection and connection.usable else ("none", None)
+    if connection is None or not connection.usable:
+        return "none", None
+    return ("direct" if connection.relay is None else "relayed"), connection
 
 
 def last_contact_here(node: Node, peer_id: str) -> float | None:
@@ -112,7 +115,7 @@ def _row(node: Node, names: Names, peer_id: str, network: str, record: NodeRecor
         name=names.shown(peer_id),
         network=network,
         path=path,
-        relay=None,
+        relay=connection.relay if connection else None,
         rtt_ms=_milliseconds(connection.muxer.rtt if connection else None),
         silent=_silent(connection),
         latest_contact=_latest(last_contact_here(node, peer_id), record),
@@ -140,6 +143,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     link = node.peers.links.get(peer_id)
     addresses = dict.fromkeys(node.book.addresses.get(peer_id, []), "user")
     addresses |= {address: "record" for r in records for address in r.addresses}
+    addresses |= {circuit_address(relay): "record" for relay in node.paths.relays_of(peer_id)}
     stored = node.book.peer(peer_id)
     here = last_contact_here(node, peer_id)
     rtt = connection.muxer.rtt if connection else None
@@ -151,7 +155,7 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
         blocked=stored.blocked,
         networks=networks,
         path=path,
-        relay=None,
+        relay=connection.relay if connection else None,
         rtt_ms=_milliseconds(rtt),
         silent=_silent(connection),
         latest_contact=_latest(here, record),
@@ -163,4 +167,6 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
             for a, s in addresses.items()
         ],
         last_error=problems[0] if problems else None,
+        relay_name=node.names().shown(connection.relay) if connection and connection.relay else None,
+        why=node.paths.why(peer_id, connection) if peer_id != node.identity.peer_id else "",
     )

@@ -25,7 +25,7 @@ LEAP = 2**34
 
 
 class Author:
-    """Signs this node's record in each network, with ``name``, ``addresses`` and ``capabilities`` of now.
+    """Signs this node's record in each network: ``name``, ``addresses``, ``relays``, ``capabilities`` of now.
 
     ``on_twin`` is called each time that another hived with this identity proves that it runs.
     """
@@ -35,6 +35,7 @@ class Author:
         self.name = ""
         self.addresses: list[str] = []
         self.capabilities: Callable[[str], list[str]] = lambda network: []
+        self.relays: Callable[[str], list[str]] = lambda network: []
         self.lives = Lives(os.urandom(8))
         self.on_twin: Callable[[], None] = lambda: None
         self._identity = identity
@@ -56,6 +57,7 @@ class Author:
             peer_id=self._identity.peer_id,
             name=self.name,
             addresses=self.addresses,
+            relays=self.relays(network),
             version=__version__,
             capabilities=self.capabilities(network),
             seq=0,

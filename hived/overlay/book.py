@@ -6,14 +6,18 @@ From it follow the dialer's wishes: whom to keep a connection to, where to dial 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from ..store.networks import Registration
 from ..store.peers import Peer
+from .discovery import Found
 from .peers import MAX_REFUSED
 from .sync import Sync
 from .topology import neighbours
+
+# Of the nodes that show themselves on the LAN, so many are kept connected.
+MAX_ON_LAN = 64
 
 
 @dataclass
@@ -76,7 +80,7 @@ class Book:
 class DialPolicy:
     """The answers to what the dialer asks (peers.Wishes), each time anew.
 
-    ``proxied`` are the peers behind proxies.
+    ``proxied`` are the peers behind proxies, ``on_lan`` those found on this node's LANs.
     """
 
     book: Book
@@ -84,20 +88,24 @@ class DialPolicy:
     networks: Callable[[], Iterable[str]]
     proxied: Callable[[], Iterable[str]]
     own_peer_id: str
+    on_lan: Mapping[str, Found] = field(default_factory=dict)
     rng: random.Random = field(default_factory=random.Random)
 
     def addresses(self, peer_id: str) -> list[str]:
-        """Where to dial a peer: what its records say, then what the user said."""
+        """Where to dial a peer: on this LAN, then what its records say, then what the user said."""
         records = (self.sync.get(network, peer_id) for network in self.networks())
         told = [address for record in records if record for address in record.addresses]
-        return [*told, *self.book.addresses.get(peer_id, [])]
+        near = self.on_lan[peer_id].addresses if peer_id in self.on_lan else []
+        return [*near, *told, *self.book.addresses.get(peer_id, [])]
 
     def joins(self, peer_id: str) -> list[str]:
-        """The networks to try on a peer: those that its records name, or the user registered it for."""
+        """The networks to try on a peer: those that records, the LAN or the user name."""
         return [network for network in self.networks() if self._may_join(peer_id, network)]
 
     def _may_join(self, peer_id: str, network: str) -> bool:
         if self.sync.get(network, peer_id) is not None:
+            return True
+        if peer_id in self.on_lan and network in self.on_lan[peer_id].networks:
             return True
         registration = self.book.registrations.get((peer_id, network))
         return registration is not None and registration.refused < MAX_REFUSED
@@ -108,6 +116,8 @@ class DialPolicy:
         wanted = dict.fromkeys(neighbours(members, linked, self.rng), False)
         wanted |= {peer_id: True for peer_id, _ in self.book.registrations}
         wanted |= dict.fromkeys(self.proxied(), True)
+        # A stranger may invent as many as it likes: those that are members are wanted anyway.
+        wanted |= {peer_id: False for peer_id in list(self.on_lan)[:MAX_ON_LAN] if peer_id not in wanted}
         return {
             peer_id: important
             for peer_id, important in wanted.items()

@@ -19,8 +19,8 @@ from ..logs import Log, who
 from ..transport.multistream import NotSpokenError
 from ..transport.muxstream import MuxedStream
 from . import exchange
+from .connection import STREAM_ERRORS, Connection
 from .exchange import EXCHANGE_SECONDS, MESSAGE_SECONDS, SYNC, SYNC_FIRST, Copy, Open
-from .host import STREAM_ERRORS, Connection
 from .membership import Membership
 from .networkkeys import network_id
 from .pushes import Pushes

@@ -7,39 +7,34 @@ themselves, and let one failing handler end the node); its handshakes, IDs and m
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import socket
-import struct
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 
 import trio
 
-from ..errors import HiveError, conflict, failed
+from ..errors import HiveError
 from ..logs import Log
+from ..transport.carrier import Carrier
 from ..transport.frames import INITIAL_WINDOW
 from ..transport.limits import MuxLimits
-from ..transport.multistream import HandshakeError, negotiate, select
+from ..transport.multistream import HandshakeError, negotiate
 from ..transport.muxer import Muxer
 from ..transport.muxstream import MuxedStream
 from ..transport.pipes import SocketPipe
 from ..transport.plane import Plane
 from ..transport.secure import Upgrader
 from ..transport.stream import Stream
-from .addresses import Endpoint, of_socket, parse, source_of
+from .addresses import of_socket, parse, source_of
 from .admission import Admission
+from .connection import NEGOTIATE_SECONDS, STREAM_ERRORS, Connection, DialError
 from .identity import Identity
 from .quota import Allowance
-from .wire import ProtocolError
+from .sockets import Origin, abort, bind, connect, take, why
 
 log = Log("hived.overlay.host")
 
 CONNECT_SECONDS = 5.0
-NEGOTIATE_SECONDS = 10.0
 MAX_HANDSHAKES = 64
 MAX_STRANGERS = 256
 MAX_STRANGER_STREAMS = 16
@@ -57,82 +52,8 @@ STRANGER = MuxLimits(
     read_at_once=32 * 1024,
     borrows=False,
 )
-_BACKLOG = 512
 
-StreamHandler = Callable[[MuxedStream, "Connection"], Awaitable[None]]
-# What a stream may end with that is the other side's doing, not a defect of ours.
-STREAM_ERRORS = (
-    ProtocolError,
-    HandshakeError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    trio.EndOfChannel,
-    trio.TooSlowError,
-)
-
-
-class DialError(Exception):
-    """One address could not be dialled; the text says why, for people."""
-
-
-@dataclass(eq=False)
-class Connection:
-    """An authenticated connection to ``peer_id``.
-
-    ``memberships`` are the networks that the peer has proved on this connection, ``usable``
-    those where both sides know so, and streams may be opened; ``served``: there was one.
-    """
-
-    peer_id: str
-    muxer: Muxer
-    initiator: bool
-    address: str
-    handshake_hash: bytes
-    opened: float = field(default_factory=time.time)
-    begun: float = field(default_factory=time.monotonic)
-    memberships: set[str] = field(default_factory=set)
-    usable: set[str] = field(default_factory=set)
-    served: bool = False
-    proved: dict[str, bytes] = field(default_factory=dict, repr=False)
-    streams: int = 0
-    pings: int = 0
-    relay: str | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return not self.muxer.closed.is_set()
-
-    @property
-    def heard(self) -> float:
-        """When bytes last came, epoch seconds."""
-        return time.time() - self.muxer.age
-
-    @property
-    def stood(self) -> float:
-        """Seconds since it was made."""
-        return time.monotonic() - self.begun
-
-    @property
-    def takes_streams(self) -> bool:
-        """Open, and the peer is not going away."""
-        return self.is_open and not self.muxer.draining
-
-    async def open_stream(self, protocol: str) -> MuxedStream:
-        """A stream that speaks ``protocol``. Raises one of STREAM_ERRORS."""
-        return (await self.open_any(protocol))[0]
-
-    async def open_any(self, *protocols: str) -> tuple[MuxedStream, str]:
-        """A stream that speaks the first of ``protocols`` that the peer does too, and which that is.
-
-        Raises one of STREAM_ERRORS: NotSpokenError when it speaks none.
-        """
-        with trio.fail_after(NEGOTIATE_SECONDS):
-            stream = await self.muxer.open()
-            try:
-                return stream, await select(stream, *protocols)
-            except BaseException:
-                stream.reset()
-                raise
+StreamHandler = Callable[[MuxedStream, Connection], Awaitable[None]]
 
 
 class Host:
@@ -159,6 +80,7 @@ class Host:
         self._handshakes: dict[trio.CancelScope, str] = {}
         self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
+        self._expected: dict[str, str] = {}
         self._refused = 0
         self._quiet_until = 0.0
 
@@ -193,7 +115,7 @@ class Host:
         try:
             for text in wanted:
                 if text not in self._listeners:
-                    made.append((text, _bind(parse(text))))
+                    made.append((text, bind(parse(text))))
         except BaseException:
             for _, listener in made:
                 listener.socket.close()
@@ -232,7 +154,9 @@ class Host:
                     remote = of_socket(stream.socket.getpeername()[:2])
                 except OSError:
                     remote = ""
-                if remote and self.admission.admit(source_of(remote), trio.current_time()):
+                if remote in self._expected:
+                    nursery.start_soon(self._met, stream, remote)
+                elif remote and self.admission.admit(source_of(remote), trio.current_time()):
                     nursery.start_soon(self._inbound, stream, remote)
                 else:
                     self._turned_away()
@@ -257,7 +181,7 @@ class Host:
                 del self._handshakes[oldest]
                 oldest.cancel()
             try:
-                connection = await self._upgrade(stream, None, remote)
+                connection = await self._upgrade(stream, None, remote, initiator=False)
             except DialError as error:
                 log.debug("handshake failed", remote=remote, why=error)
             except Exception:
@@ -268,6 +192,24 @@ class Host:
                 log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
             finally:
                 self._handshakes.pop(scope, None)
+
+    @contextlib.contextmanager
+    def expecting(self, addresses: Iterable[str], peer_id: str) -> Iterator[None]:
+        """Within the block, who comes from one of these addresses is that peer, and our server."""
+        mine = dict.fromkeys(addresses, peer_id)
+        self._expected |= mine
+        try:
+            yield
+        finally:
+            for address in mine:
+                self._expected.pop(address, None)
+
+    async def _met(self, stream: trio.SocketStream, remote: str) -> None:
+        try:
+            connection = await self._upgrade(stream, self._expected.get(remote), remote, initiator=True)
+            connection.punched = True
+        except DialError as error:
+            log.debug("handshake failed", remote=remote, why=error)
 
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
@@ -282,30 +224,56 @@ class Host:
 
     # Dialing
 
-    async def dial(self, address: str, peer_id: str) -> Connection:
-        """Connect to ``peer_id`` at one address. Raises DialError."""
+    async def dial(self, address: str, peer_id: str, *, initiator: bool = True) -> Connection:
+        """Connect to ``peer_id`` at one address. Raises DialError.
+
+        Not ``initiator``: both sides dial, and this one is the server of all that runs over TCP then.
+        """
         end = parse(address)
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream = await _connect(end)
+                stream, from_listener = await connect(end, self._origins())
         except trio.TooSlowError:
             raise DialError("no answer") from None
         except OSError as error:
-            raise DialError(_why(error)) from None
-        connection = await self._upgrade(stream, peer_id, str(end))
+            raise DialError(why(error)) from None
+        connection = await self._upgrade(stream, peer_id, str(end), initiator=initiator)
+        connection.from_listener = from_listener
         log.debug("connected", peer=peer_id, remote=address, by="us")
         return connection
 
-    async def _upgrade(self, stream: trio.SocketStream, expected: str | None, remote: str) -> Connection:
+    def _origins(self) -> list[Origin]:
+        return [listener.socket.getsockname()[:2] for listener, _ in self._listeners.values()]
+
+    async def adopt(
+        self, stream: MuxedStream, expected: str | None, relay: str, *, initiator: bool
+    ) -> Connection:
+        """A connection over a circuit through ``relay``. Raises DialError."""
+        return await self._upgrade(
+            stream, expected, f"/p2p/{relay}/p2p-circuit", initiator=initiator, relay=relay
+        )
+
+    async def _upgrade(
+        self,
+        stream: trio.SocketStream | MuxedStream,
+        expected: str | None,
+        remote: str,
+        *,
+        initiator: bool,
+        relay: str | None = None,
+    ) -> Connection:
         try:
-            secured = await self._upgrader.upgrade(stream, initiator=expected is not None, expected=expected)
+            secured = await self._upgrader.upgrade(stream, initiator=initiator, expected=expected)
+            if expected not in (None, secured.peer_id):
+                raise DialError("another node answers")
             if secured.peer_id == self.identity.peer_id:
                 raise DialError("this is the node itself")
             if self._blocked(secured.peer_id):
                 raise DialError("the peer is blocked")
             if self._nursery is None:
                 raise DialError("hived is stopping")
-        except HandshakeError as error:
+            pipe = Carrier(stream) if isinstance(stream, MuxedStream) else SocketPipe(take(stream))
+        except (HandshakeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             await trio.aclose_forcefully(stream)
             raise DialError(str(error)) from error
         except BaseException:
@@ -314,14 +282,16 @@ class Host:
             raise
         muxer = Muxer(
             self.plane,
-            SocketPipe(_take(stream)),
+            pipe,
             secured.sealer,
             secured.opener,
-            initiator=expected is not None,
+            initiator=initiator,
             limits=STRANGER,
             plain=secured.plain,
         )
-        connection = Connection(secured.peer_id, muxer, expected is not None, remote, secured.handshake_hash)
+        connection = Connection(
+            secured.peer_id, muxer, initiator, remote, secured.handshake_hash, relay=relay
+        )
         if self.greeter is not None:
             muxer.greeter = partial(self.greeter, connection)
         several = self.connections.setdefault(connection.peer_id, [])
@@ -339,17 +309,20 @@ class Host:
     def find(self, peer_id: str, network: str | None = None) -> Connection | None:
         """The best open connection to a peer, where ``network`` is usable when it is given. From any thread.
 
-        The newest: a peer that dials again holds what was before for dead, and may know better.
-        Of connections made at the same time both ends prefer the one that the smaller peer ID dialled.
+        A direct one before one over a relay; of those the newest: a peer that dials again holds what was
+        before for dead, and may know better. Of connections made at the same time both ends prefer the one
+        that the smaller peer ID dialled.
         """
         several = self.connections.get(peer_id, ())
         found = [c for c in several if c.takes_streams and (network is None or network in c.usable)]
         if len(found) <= 1:
             return found[0] if found else None
+        direct = [c for c in found if c.relay is None]
+        found = direct or found
         ours = self.identity.peer_id < peer_id
         newest = max(c.opened for c in found)
         found = [c for c in found if c.opened > newest - SAME_TIME_SECONDS]
-        return min(found, key=lambda c: (c.initiator != ours, c.opened))
+        return min(found, key=lambda c: (c.initiator != ours, -c.opened))
 
     def close_soon(self, connection: Connection) -> None:
         """Close a connection without waiting for it."""
@@ -418,68 +391,3 @@ async def _apart(task_status: trio.TaskStatus[trio.Nursery]) -> None:
         nursery.cancel_scope.shield = True
         task_status.started(nursery)
         await trio.sleep_forever()
-
-
-def _bind(end: Endpoint) -> trio.SocketListener:
-    family = socket.AF_INET6 if end.kind == "ip6" else socket.AF_INET
-    what = f"listening on {end} failed"
-    if not end.kind.startswith("ip"):
-        raise failed(what, "a listener needs an IP address", "Name one: --listen /ip4/ADDRESS/tcp/PORT")
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((end.host, end.port))
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise conflict(
-                what, "the port is taken", "Choose another with --listen, or stop what uses it"
-            ) from None
-        raise failed(what, error.strerror or str(error), "Check --listen") from None
-    sock.setblocking(False)
-    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-
-
-def _take(stream: trio.SocketStream) -> socket.socket:
-    """The socket itself, which trio forgets."""
-    family = stream.socket.family
-    taken = socket.socket(family, socket.SOCK_STREAM, fileno=stream.socket.detach())
-    taken.setblocking(False)
-    return taken
-
-
-def abort(stream: trio.SocketStream) -> None:
-    """Close with a reset: no more packets, and no state for a peer that is not wanted."""
-    with contextlib.suppress(OSError):
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    stream.socket.close()
-
-
-async def _connect(end: Endpoint) -> trio.SocketStream:
-    family = {"4": socket.AF_INET, "6": socket.AF_INET6}.get(end.kind[-1], socket.AF_UNSPEC)
-    found = await trio.socket.getaddrinfo(end.host, end.port, family, socket.SOCK_STREAM)
-    last: OSError = OSError("the name has no address")
-    for kind, _, _, _, address in found:
-        sock = trio.socket.socket(kind, socket.SOCK_STREAM)
-        try:
-            await sock.connect(address)
-            if sock.getsockname() == sock.getpeername():
-                raise OSError("connected to itself")
-            return trio.SocketStream(sock)
-        except OSError as error:
-            sock.close()
-            last = error
-        except BaseException:
-            sock.close()
-            raise
-    raise last
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the host name is not known"
-    # trio's own text repeats the address, which the caller names anyway.
-    return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -14,13 +14,16 @@ from multiaddr import Multiaddr
 
 from .. import __version__
 from ..transport.muxstream import MuxedStream
-from .host import Connection
+from .addresses import parse
+from .connection import Connection
 from .identity import Identity
 from .wire import ProtocolError, receive_exactly
 
 IDENTIFY = "/ipfs/id/1.0.0"
 PING = "/ipfs/ping/1.0.0"
-_PING_BYTES = 32
+PING_BYTES = 32
+_IDENTIFY_SECONDS = 10.0
+_MAX_IDENTIFY = 64 * 1024
 # Of one connection.
 MAX_PINGS = 4
 # A stranger that sends and does not read must not hold our memory.
@@ -54,6 +57,27 @@ class IdentifyService:
         await stream.send_eof()
 
 
+async def observed(connection: Connection) -> str:
+    """Whence a peer sees this node's connection come, as it says itself. Raises one of STREAM_ERRORS."""
+    with trio.fail_after(_IDENTIFY_SECONDS):
+        stream = await connection.open_stream(IDENTIFY)
+        try:
+            data = bytearray()
+            while part := await stream.receive_some():
+                data += part
+                if len(data) > _MAX_IDENTIFY:
+                    raise ProtocolError("an identify message of more than 64 KiB")
+        finally:
+            stream.reset()
+    try:
+        start = 1
+        while data[start - 1] & 0x80:
+            start += 1
+        return str(parse(str(Multiaddr(Identify.FromString(bytes(data[start:])).observed_addr))))
+    except Exception as error:  # protobuf and multiaddr parsers raise unrelated kinds
+        raise ProtocolError(f"an identify message that says nothing usable: {error}") from None
+
+
 async def serve_ping(stream: MuxedStream, connection: Connection) -> None:
     """Echo 32 bytes at a time until the peer has enough (libp2p spec: ping); on a few streams at once."""
     if connection.pings >= MAX_PINGS:
@@ -69,7 +93,7 @@ async def _echo(stream: MuxedStream) -> None:
     while True:
         try:
             with trio.fail_after(_PING_SECONDS):
-                data = await receive_exactly(stream, _PING_BYTES)
+                data = await receive_exactly(stream, PING_BYTES)
                 await stream.send_all(data)
         except ProtocolError:
             return

@@ -76,20 +76,54 @@ def parse_identity(text: str) -> PeerIdentity:
     peer_id = str(author)
     if record.peer_id != author or not is_peer_id(peer_id):
         raise usage(what, "it was not signed by the node that it names", hint)
-    return PeerIdentity(peer_id, tuple(usable_addresses(addresses)))
+    return PeerIdentity(peer_id, tuple(usable_addresses(addresses, circuits=True)))
 
 
-def usable_addresses(addresses: Sequence[str]) -> list[str]:
-    """The addresses that Hive can dial, in their order, at most 32; the rest is dropped."""
+def usable_addresses(addresses: Sequence[str], *, circuits: bool = False) -> list[str]:
+    """The addresses that Hive can dial, in their order, at most 32; the rest is dropped.
+
+    ``circuits``: those through relays, too.
+    """
     found: list[str] = []
     for address in addresses:
         try:
             text = str(parse(address))
         except ValueError:
-            continue
+            if not circuits or relay_of(address) is None:
+                continue
+            text = address
         if text not in found:
             found.append(text)
     return found[:_MAX_ADDRESSES]
+
+
+CIRCUIT = "/p2p-circuit"
+
+
+def outside_relay(text: str) -> str | None:
+    """The peer ID of a relay that is named by its address, ``/ip4/.../tcp/PORT/p2p/ID``, else None."""
+    address, found, peer_id = text.rpartition("/p2p/")
+    try:
+        if not found or not is_dialable(peer_id):
+            return None
+        parse(address)
+    except ValueError:
+        return None
+    return peer_id
+
+
+def relay_of(text: str) -> str | None:
+    """The relay in the address of a circuit, ``/ip4/.../tcp/PORT/p2p/ID/p2p-circuit``; None for any other."""
+    relay = text.removesuffix(CIRCUIT)
+    return relay if relay != text and outside_relay(relay) is not None else None
+
+
+def is_dialable(text: str) -> bool:
+    """Whether ``text`` is the peer ID of a key of any kind: relays need not be nodes of Hive."""
+    try:
+        return 34 <= len(ID.from_string(text).to_bytes()) <= 64
+    except Exception:  # multihash parsers raise unrelated kinds
+        return False
 
 
 def is_peer_id(text: str) -> bool:

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Sequence
 
 from ..config import DEFAULT_PORT, Config
-from ..errors import HiveError, Kind, conflict
+from ..errors import HiveError, Kind, conflict, usage
 from ..logs import Log
 from ..store.settings import Settings
 from .addresses import announced, parse_setting
 from .host import Host
+from .identity import outside_relay
 
 log = Log("hived.overlay.listening")
 
@@ -76,6 +77,13 @@ def check_addresses(config: Config) -> None:
     for setting, addresses in (("listen", config.listen), ("announce", config.announce)):
         for address in addresses:
             parse_setting(address, setting)
+    for text in config.use_relay:
+        if outside_relay(text) is None:
+            raise usage(
+                "reading use-relay failed",
+                f"{text!r} is no relay's address",
+                "Write for example --use-relay /ip4/203.0.113.7/tcp/4001/p2p/ID",
+            )
 
 
 def _everywhere(port: int) -> Sequence[str]:

@@ -17,8 +17,9 @@ from ..logs import Log, who
 from ..transport.limits import MuxLimits
 from ..transport.muxstream import MuxedStream
 from .addresses import source_of
+from .connection import Connection
 from .guesses import Guesses
-from .host import Connection, Host
+from .host import Host
 from .joinhandshake import JOIN, MAX_KEYS, Binding, JoinRuns
 from .networkkeys import NETWORK_ID_BYTES, network_id
 from .quota import Allowance

@@ -16,7 +16,9 @@ import trio
 from ..errors import HiveError, Kind, denied, unreachable
 from ..logs import Log, who
 from ..transport.muxstream import MuxedStream
-from .host import STREAM_ERRORS, Connection, DialError, Host
+from .connection import STREAM_ERRORS, Connection, DialError
+from .dialer import Dialer, Tries
+from .host import Host
 from .membership import JoinDelayedError, JoinRefusedError, Membership
 from .quota import Allowance
 
@@ -29,15 +31,13 @@ MAX_REFUSED = 3
 # About two minutes of trying; then another member may take a neighbour's place.
 FAIR_TRIES = 9
 ON_DEMAND_SECONDS = 10.0
-MAX_DIALS = 16
-STAGGER_SECONDS = 0.2
 ACCEPTOR_GRACE = 2.0
 DUPLICATE_GRACE = 10.0
 
 
 @dataclass(eq=False)
 class Link:
-    """What the dialer knows of one peer. ``errors`` are by address, ``refused`` by network."""
+    """What the keeper of one peer knows. ``refused`` is by network."""
 
     peer_id: str
     kick: trio.Event = field(default_factory=trio.Event)
@@ -45,12 +45,16 @@ class Link:
     begun: int = 0
     ended: int = 0
     backoff: float = FIRST_RETRY
-    errors: dict[str, str] = field(default_factory=dict)
+    tries: Tries = field(default_factory=Tries)
     join_errors: dict[str, str] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    last_good: str = ""
     error: str = ""
     scope: trio.CancelScope | None = None
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """The last error of each way to it."""
+        return self.tries.errors
 
     def notify(self) -> None:
         self.changed.set()
@@ -76,7 +80,9 @@ class Wishes:
 class Peers:
     """Keepers for the wanted peers; :meth:`connection` for whoever needs one now."""
 
-    def __init__(self, host: Host, membership: Membership, wishes: Wishes) -> None:
+    def __init__(
+        self, host: Host, membership: Membership, wishes: Wishes, dialer: Dialer | None = None
+    ) -> None:
         self.links: dict[str, Link] = {}
         self.contacts: dict[str, float] = {}
         self._host = host
@@ -88,7 +94,7 @@ class Peers:
         self._lines = Allowance(burst=10, rate=1 / 300)
         self._all_lines = Allowance(burst=200, rate=1 / 30)
         self._unsaid = 0
-        self._dials = trio.CapacityLimiter(MAX_DIALS)
+        self._dialer = dialer or Dialer(host, wishes.addresses)
         self._nursery: trio.Nursery | None = None
         host.on_connected.append(self._connected)
         host.on_disconnected.append(self._disconnected)
@@ -286,53 +292,15 @@ class Peers:
         return await self._dial(link)
 
     async def _dial(self, link: Link) -> Connection:
-        """Race the peer's addresses, each a little after the one before. Raises DialError."""
-        addresses = list(dict.fromkeys(self._wishes.addresses(link.peer_id)))
-        link.errors = {address: why for address, why in link.errors.items() if address in addresses}
-        if link.last_good in addresses:
-            addresses.remove(link.last_good)
-            addresses.insert(0, link.last_good)
-        if not addresses:
-            raise DialError("no address of it is known")
-        winner: list[Connection] = []
-        async with self._dials, trio.open_nursery() as nursery:
-            failed = [trio.Event() for _ in addresses]
-
-            async def one(index: int) -> None:
-                try:
-                    connection = await self._host.dial(addresses[index], link.peer_id)
-                except DialError as error:
-                    link.errors[addresses[index]] = str(error)
-                    failed[index].set()
-                else:
-                    link.errors.pop(addresses[index], None)
-                    link.last_good = addresses[index]
-                    if winner:
-                        self._host.close_soon(connection)
-                    else:
-                        winner.append(connection)
-                    nursery.cancel_scope.cancel()
-
-            for index in range(len(addresses)):
-                nursery.start_soon(one, index)
-                with trio.move_on_after(STAGGER_SECONDS):
-                    await failed[index].wait()
-        if winner:
-            return winner[0]
-        # It may have dialled us meanwhile.
-        found = self._host.find(link.peer_id)
-        if found is not None:
-            return found
-        reasons = "; ".join(
-            f"{address}: {link.errors.get(address, 'no answer')}" for address in addresses[:4]
-        )
-        raise DialError(reasons)
+        return await self._dialer.dial(link.peer_id, link.tries)
 
     # What the host tells
 
     def _connected(self, connection: Connection) -> None:
         link = self._start(connection.peer_id) if connection.peer_id in self._important else None
-        if link is not None and not connection.initiator:
+        link = link or self.links.get(connection.peer_id)
+        if link is not None and (not connection.initiator or link.ended == link.begun):
+            # Ours, and of no try of the keeper's: somebody else made it.
             link.kick.set()
 
     def _joined(self, connection: Connection, network: str) -> None:

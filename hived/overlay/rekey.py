@@ -17,7 +17,7 @@ from ..errors import HiveError, conflict
 from ..logs import Log, who
 from ..store.networks import NetworkKey, Networks
 from .clock import Clock
-from .host import STREAM_ERRORS, Connection
+from .connection import STREAM_ERRORS, Connection
 from .ledger import MAX_RECORDS
 from .membership import JoinDelayedError, JoinRefusedError, Membership
 from .records import NodeRecord

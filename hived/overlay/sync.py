@@ -18,8 +18,8 @@ from ..logs import Log, who
 from ..store.records import Records, StoredRecord
 from .author import Author
 from .clock import Clock
+from .connection import Connection
 from .exchange import Copy
-from .host import Connection
 from .identity import Identity
 from .ledger import EXPIRY_SECONDS, MAX_RECORDS, Ledger
 from .membership import Membership

@@ -13,7 +13,7 @@ import trio
 
 from ..errors import HiveError, conflict, failed, usage
 from ..logs import Log, who
-from ..overlay.host import STREAM_ERRORS, Connection
+from ..overlay.connection import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
 from ..overlay.quota import Allowance
 from ..transport.plane import Plane

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trio
 
 from ..logs import Log, who
-from ..overlay.host import Connection
+from ..overlay.connection import Connection
 from ..overlay.quota import Allowance
 from ..overlay.wire import ProtocolError
 from ..transport.muxstream import MuxedStream

@@ -1,4 +1,4 @@
-"""Address changes from the kernel (rtnetlink(7)): an event, not a poll."""
+"""Changes of addresses and routes from the kernel (rtnetlink(7)): an event, not a poll."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ log = Log("hived.system.netlink")
 _NETLINK_ROUTE = 0
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10
+_RTMGRP_IPV4_ROUTE = 0x40
 _RTMGRP_IPV6_IFADDR = 0x100
+_RTMGRP_IPV6_ROUTE = 0x400
+_GROUPS = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
 SETTLE_SECONDS = 0.3
 
 
 async def watch_addresses(changed: Callable[[], Awaitable[None]]) -> None:
-    """Call ``changed`` after links or addresses of this machine changed, a burst once, until cancelled."""
+    """Call ``changed`` after links, addresses or routes of this machine changed, a burst once.
+
+    Until cancelled.
+    """
     try:
         sock = trio.socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
-        await sock.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+        await sock.bind((0, _GROUPS))
     except OSError as error:
-        log.warning("address changes will not be noticed", why=error.strerror)
+        log.warning("changes of the network will not be noticed", why=error.strerror)
         return
     with sock:
         while True:

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import trio
 
-from hived.overlay.host import STREAM_ERRORS, Connection, Host
+from hived.overlay.connection import STREAM_ERRORS, Connection
+from hived.overlay.host import Host
 from hived.overlay.identity import Identity
 from hived.overlay.joinhandshake import JOIN, Binding, JoinHandshake
 from hived.overlay.membership import (

@@ -31,6 +31,8 @@ def environment(home: Path) -> dict[str, str]:
     # Which form of the data plane is tested.
     kept |= {key: value for key, value in os.environ.items() if key == "HIVE_NATIVE"}
     kept |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "NO_COLOR": "1"}
+    # Nothing is sent to the machine's own LANs.
+    kept["HIVED_MDNS"] = "off"
     return {**kept, "PYTHONWARNINGS": "default::ResourceWarning"}
 
 

@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from hived.overlay.addresses import parse
+from hived.overlay.connection import Connection
 from hived.overlay.exchange import BATCH, SYNC, SYNC_FIRST, Batch, Digest, Open
-from hived.overlay.host import Connection, Host
+from hived.overlay.host import Host
 from hived.overlay.identity import Identity
 from hived.overlay.joinhandshake import Binding, JoinHandshake
 from hived.overlay.membership import Membership
@@ -79,7 +80,7 @@ class Peer:
         await sock.bind((source, 0))
         await sock.connect((end.host, end.port))
         # Host.dial has no way to name the source.
-        return await self.host._upgrade(trio.SocketStream(sock), door.peer_id, door.address)
+        return await self.host._upgrade(trio.SocketStream(sock), door.peer_id, door.address, initiator=True)
 
     async def join(
         self, door: Door, network: str, source: str = "127.0.0.1", password: str = PASSWORD

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pytest
 import trio
 
+from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.exchange import SYNC, SYNC_FIRST, Batch, Open, receive_open
 from hived.overlay.gossip import MAX_EXCHANGES
-from hived.overlay.host import STREAM_ERRORS, Connection
 from hived.overlay.identity import Identity
 from hived.overlay.networkkeys import network_id
 from hived.overlay.ranges import Compare

@@ -13,7 +13,7 @@ import trio
 from libp2p.peer.envelope import Envelope, make_unsigned
 
 from hived.api import remote
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.overlay.joinhandshake import JOIN, Binding, JoinHandshake
 from hived.overlay.membership import Answer, Confirm, Done, Hello
 from hived.overlay.networkkeys import network_id

@@ -18,8 +18,8 @@ import trio
 
 from hived.api import remote
 from hived.api.remote import API
+from hived.overlay.connection import Connection
 from hived.overlay.exchange import SYNC, SYNC_FIRST, Batch, Digest, Open
-from hived.overlay.host import Connection
 from hived.overlay.identity import Identity
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.membership import Answer, Confirm, Hello, JoinRefusedError

@@ -14,7 +14,8 @@ import trio
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 
 import hived
-from hived.overlay.host import MAX_STRANGER_STREAMS, Connection, DialError
+from hived.overlay.connection import Connection, DialError
+from hived.overlay.host import MAX_STRANGER_STREAMS
 from hived.overlay.identify import IDENTIFY, PING
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.membership import Answer, Confirm, Hello, JoinDelayedError, JoinRefusedError

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pwd
 import random
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.integration.nodes import Node, free_port
+from tests.integration.nodes import Node
+from tests.integration.postgres import postgres
 from tests.integration.tunnels import tunnel
-from tests.needs import postgres_bin, program
+from tests.needs import program
 
 pytestmark = pytest.mark.requires("postgres")
 
@@ -86,58 +83,11 @@ class Session:
         return self.read()
 
 
-def _user() -> str | None:
-    """Who runs the server; None for whoever we are. Root may not."""
-    if os.geteuid() != 0:
-        return None
-    # Debian's package makes this user; where PostgreSQL came another way, any user will do.
-    return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-
-
 @pytest.fixture(scope="module")
 def direct() -> Iterator[Psql]:
-    """A PostgreSQL server on a free port of loopback; psql over its socket, past any proxy."""
-    bin_directory = postgres_bin()
-    assert bin_directory is not None
-    # Not tmp_path: that is root's alone, and a socket's path holds 107 bytes at most.
-    home = Path(tempfile.mkdtemp(prefix="hive-pg-"))
-    user = _user()
-    owner: list[str] = []
-    if user:
-        shutil.chown(home, user)
-        setpriv = program("setpriv")
-        assert setpriv is not None, "setpriv is part of util-linux, which Debian always has"
-        group = pwd.getpwnam(user).pw_gid
-        owner = [setpriv, f"--reuid={user}", f"--regid={group}", "--clear-groups", "--"]
-    data, port = home / "data", free_port()
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": home,
-        "fsync": "off",
-        "max_wal_size": "1GB",
-    }
-    try:
-        initdb = [*owner, str(bin_directory / "initdb"), "--pgdata", str(data), "--username", "hive"]
-        subprocess.run(
-            [*initdb, "--auth", "trust", "--no-sync", "--encoding", "UTF8", "--locale", "C"],
-            check=True,
-            capture_output=True,
-            cwd=home,
-        )
-        # --wait: pg_ctl returns when the server takes connections.
-        control = [*owner, str(bin_directory / "pg_ctl"), "--pgdata", str(data), "--wait", "--silent"]
-        settings = " ".join(f"-c {name}={value}" for name, value in options.items())
-        started = subprocess.run(
-            [*control, "--log", str(home / "log"), "--options", settings, "start"], cwd=home, check=False
-        )
-        assert started.returncode == 0, (home / "log").read_text()
-        try:
-            yield Psql(str(home), port, home)
-        finally:
-            subprocess.run([*control, "--mode", "immediate", "stop"], check=True, cwd=home)
-    finally:
-        shutil.rmtree(home)
+    """psql over the server's socket, past any proxy."""
+    with postgres() as server:
+        yield Psql(str(server.home), server.port, server.home)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.membership import Answer, Hello
 from hived.overlay.wire import receive, send

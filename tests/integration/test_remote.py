@@ -11,7 +11,7 @@ import trio
 
 from hived.api import remote
 from hived.api.remote import API
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import receive, send
 from hived.transport.muxstream import MuxedStream

@@ -15,7 +15,7 @@ from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import OK, HopMessage, PeerId, StopMessage
 from libp2p.utils.varint import encode_uvarint
 
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.transport.muxstream import MuxedStream
 from tests.interop.end import End, hive_end
 from tests.interop.services import Stream, exactly, line

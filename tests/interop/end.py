@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hived.overlay.host import Connection, Host
+from hived.overlay.connection import Connection
+from hived.overlay.host import Host
 from hived.overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
 from hived.overlay.membership import MEMBER
 from tests.integration.nodes import free_port

@@ -1,6 +1,6 @@
 """Kubo for ``stock.Stock``, run by the Python of the venv that has it as a library.
 
-    kubonode REPOSITORY [PEER_ID KEY]      KEY as Kubo's configuration has it; else Kubo makes an RSA key
+    kubonode REPOSITORY HOST [PEER_ID KEY]      KEY as Kubo's configuration has it; else Kubo makes an RSA key
 
 The node meets nobody else: no bootstrap, discovery or routing. It is a relay, for whoever connects.
 """
@@ -41,14 +41,14 @@ def complete(repository: Path, identity: list[str]) -> str:
 
 
 def main() -> None:
-    directory, *identity = sys.argv[1:]
+    directory, host, *identity = sys.argv[1:]
     kubo, repository = library(), directory.encode()
     kubo.ListPeersIDs.restype = kubo.FindPeer.restype = ctypes.c_char_p
     # What the library itself prints is no answer of ours.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     check("CreateRepo", kubo.CreateRepo(repository))
-    address = f"/ip4/127.0.0.1/tcp/{free_port()}"
+    address = f"/ip4/{host}/tcp/{free_port()}"
     configure(Path(directory), [address])
     peer_id = complete(Path(directory), identity)
     check("RunNode", kubo.RunNode(repository))

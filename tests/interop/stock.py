@@ -13,7 +13,7 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,9 +139,15 @@ def js_libp2p(directory: Path) -> Iterator[Stock]:
 
 
 @contextlib.contextmanager
-def kubo(directory: Path, *identity: str) -> Iterator[Stock]:
-    """A Kubo that forwards protocols to TCP ports and back, and relays; ``identity``: see ``kubonode``."""
+def kubo(
+    directory: Path, *identity: str, host: str = "127.0.0.1", inside: Sequence[str] = ()
+) -> Iterator[Stock]:
+    """A Kubo that forwards protocols to TCP ports and back, and relays; ``identity``: see ``kubonode``.
+
+    ``inside``: what goes before its command line, to have it in another network.
+    """
     script = Path(__file__).with_name("kubonode.py")
-    peer = Stock([str(INTEROP / "kubo/bin/python"), str(script), str(directory), *identity], directory)
+    command = [str(INTEROP / "kubo/bin/python"), str(script), str(directory), host, *identity]
+    peer = Stock([*inside, *command], directory)
     with contextlib.closing(peer):
         yield peer

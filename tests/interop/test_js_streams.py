@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.overlay.identify import IDENTIFY, PING
 from hived.transport.muxstream import MuxedStream
 from tests.integration.peer import act

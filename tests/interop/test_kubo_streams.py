@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 
-from hived.overlay.host import Connection
+from hived.overlay.connection import Connection
 from hived.overlay.identify import IDENTIFY, PING
 from tests.integration.nodes import free_port
 from tests.integration.peer import act

@@ -18,6 +18,7 @@ class PlacedNode(Node):
     ) -> None:
         super().__init__(directory, name, *flags)
         self.namespace, self.listen = namespace, listen
+        self.env["HIVED_MDNS"] = "on"
 
     def command(self, *extra: str) -> list[str]:
         # In a session of its own: Ctrl-C at a terminal is not for it. The process ID stays.

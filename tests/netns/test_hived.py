@@ -35,7 +35,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def web(host: Host) -> Iterator[int]:
     """A web server on a machine's loopback; its port."""
-    server = host.call(lambda: http.server.HTTPServer(("127.0.0.1", 0), Page))
+    server = host.call(lambda: http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -46,10 +46,10 @@ def web(host: Host) -> Iterator[int]:
         server.server_close()
 
 
-def fetch(host: Host, url: str) -> str:
+def fetch(host: Host, url: str, seconds: float = 20) -> str:
     def within() -> str:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=20) as answer:
+        with opener.open(url, timeout=seconds) as answer:
             return str(answer.read().decode())
 
     return host.call(within)

@@ -72,3 +72,36 @@ def status(**changes: Any) -> dict[str, Any]:
         "warnings": [],
     }
     return row | changes
+
+
+def ping(**changes: Any) -> dict[str, Any]:
+    """The answer of POST /v1/nodes/NODE/ping."""
+    row = {
+        "peer_id": REMOTE,
+        "name": "far",
+        "path": "direct",
+        "relay": None,
+        "relay_name": None,
+        "rtt_ms": 1.5,
+    }
+    return row | changes
+
+
+def netcheck(**changes: Any) -> dict[str, Any]:
+    """The answer of GET /v1/netcheck."""
+    relay = {"peer_id": REMOTE, "name": "far", "reserved": True, "rtt_ms": 1.25, "error": None}
+    row = {
+        "ipv4": True,
+        "ipv6": False,
+        "nat": "cone",
+        "asked": 2,
+        "reached": [],
+        "seen_as": ["/ip4/192.0.2.7/tcp/4483"],
+        "relays": [relay, {**relay, "name": "", "reserved": False, "rtt_ms": None, "error": "it is full"}],
+        "relaying": "members",
+        "mdns": 1,
+        "mdns_on": True,
+        "hole_punching": "likely",
+        "why": "so it is",
+    }
+    return row | changes

@@ -50,6 +50,8 @@ CALLS: list[tuple[str, str, Any]] = [
     ("admin set joe --password-stdin", "PUT /v1/admins/joe", {"password": " in put", "old_password": None}),
     ("admin rm joe", "DELETE /v1/admins/joe", None),
     ("status", "GET /v1/status", None),
+    ("ping far -c 1", "POST /v1/nodes/far/ping", None),
+    ("netcheck", "GET /v1/netcheck", None),
 ]
 
 
@@ -123,6 +125,8 @@ def answers(hived: Server) -> None:
         "GET /v1/sessions": [{**session, "current": True}],
         "GET /v1/admins": [{"user": "joe", "created": CREATED}],
         "GET /v1/status": rows.status(),
+        "POST /v1/nodes/far/ping": rows.ping(),
+        "GET /v1/netcheck": rows.netcheck(),
     }.items():
         hived.document(call, document)
 
@@ -242,7 +246,7 @@ def test_status_at_a_glance(hivectl: Hivectl, hived: Server) -> None:
 
 def test_one_node_in_full(hivectl: Hivectl) -> None:
     out = hivectl("nodes", "show", "far").out
-    assert f"path               relayed through {LOCAL}\n" in out
+    assert f"path               relayed via {LOCAL}\n" in out
     assert "/ip4/192.0.2.7/tcp/1 (from record; refused)\n" in out
     assert "/ip4/192.0.2.8/tcp/1 (from seen)\n" in out
     assert "latest_contact     never\n" in out

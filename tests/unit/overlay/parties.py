@@ -13,9 +13,10 @@ from typing import Any
 import trio
 
 from hived.overlay.clock import Clock
+from hived.overlay.connection import Connection
 from hived.overlay.exchange import SYNC, SYNC_FIRST
 from hived.overlay.gossip import Gossip
-from hived.overlay.host import Connection, Host
+from hived.overlay.host import Host
 from hived.overlay.identity import Identity
 from hived.overlay.membership import Membership
 from hived.overlay.networkkeys import network_id

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hived.overlay.connection import STREAM_ERRORS
 from hived.overlay.exchange import SYNC, Batch, Open
-from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.identity import Identity
 from hived.overlay.networkkeys import network_id
 from hived.overlay.records import NodeRecord, SignedRecord, sign

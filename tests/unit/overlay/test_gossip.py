@@ -14,9 +14,9 @@ import trio
 from trio.testing import trio_test
 
 from hived.overlay import exchange
+from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.exchange import BATCH, SYNC, SYNC_FIRST, Batch, Digest, Open
 from hived.overlay.gossip import MAX_EXCHANGES
-from hived.overlay.host import STREAM_ERRORS, Connection
 from hived.overlay.identity import Identity
 from hived.overlay.ledger import EXPIRY_SECONDS
 from hived.overlay.networkkeys import network_id

@@ -12,7 +12,7 @@ from trio.testing import trio_test
 from hived.errors import HiveError, Kind
 from hived.overlay import host as host_module
 from hived.overlay.addresses import parse
-from hived.overlay.host import STREAM_ERRORS, Connection, DialError
+from hived.overlay.connection import STREAM_ERRORS, Connection, DialError
 from hived.overlay.identify import PING
 from hived.transport.multistream import optimistic
 from hived.transport.muxstream import MuxedStream

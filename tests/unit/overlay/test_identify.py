@@ -12,7 +12,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 from trio.testing import trio_test
 
-from hived.overlay.host import STREAM_ERRORS
+from hived.overlay.connection import STREAM_ERRORS
 from hived.overlay.identify import IDENTIFY, MAX_PINGS, PING, IdentifyService, serve_ping
 from hived.overlay.joinhandshake import JOIN
 from hived.overlay.networkkeys import network_id

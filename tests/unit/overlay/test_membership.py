@@ -9,7 +9,7 @@ import trio
 from trio.testing import trio_test
 
 from hived.overlay import membership as module
-from hived.overlay.host import STREAM_ERRORS, Connection
+from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.joinhandshake import JOIN, SHARE_BYTES, Binding, JoinHandshake
 from hived.overlay.membership import Answer, Confirm, Hello, JoinDelayedError, JoinRefusedError
 from hived.overlay.networkkeys import network_id

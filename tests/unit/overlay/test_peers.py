@@ -13,7 +13,7 @@ import trio
 from trio.testing import trio_test
 
 from hived.errors import HiveError, Kind
-from hived.overlay.host import STREAM_ERRORS, Connection
+from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.peers import MAX_REFUSED, Peers, Wishes
 from hived.overlay.quota import Allowance
 from hived.transport.muxstream import MuxedStream
@@ -214,7 +214,7 @@ async def test_addresses_are_raced(logged: Logged) -> None:
             wanted.want(bob, refuses, silent)
             connection = await peers.connection(bob.peer_id, NETWORK)
             link = peers.links[bob.peer_id]
-            assert connection.address == link.last_good == bob.address
+            assert connection.address == link.tries.last_good == bob.address
             assert link.errors == {refuses: "connection refused"}
 
 

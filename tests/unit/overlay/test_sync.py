@@ -9,8 +9,8 @@ import trio
 from trio.testing import trio_test
 
 from hived.overlay import sync as module
+from hived.overlay.connection import STREAM_ERRORS
 from hived.overlay.exchange import BATCH, SYNC, Batch, Digest, Open
-from hived.overlay.host import STREAM_ERRORS
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import receive, send
 from tests.unit.overlay.handclock import HandClock

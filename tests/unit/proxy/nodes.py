@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from hived.errors import unreachable
-from hived.overlay.host import STREAM_ERRORS, Connection
+from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.networkkeys import network_id
 from hived.overlay.wire import ProtocolError
 from hived.proxy.egress import Overlay

@@ -1,0 +1,205 @@
+"""Relayed connections replaced by direct ones: DCUtR over TCP (libp2p specs, relay/DCUtR.md).
+
+Both sides dial each other's addresses at the same time, from their listeners' ports, so that each NAT takes
+the other's SYN for the answer to its own. Whoever was dialled through the relay begins, and is the server of
+what runs over the new connection.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+
+import trio
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
+from multiaddr import Multiaddr
+
+from ..logs import Log
+from ..transport.muxstream import MuxedStream
+from .addresses import parse
+from .circuitwire import DCUTR, receive, send
+from .connection import STREAM_ERRORS, Connection, DialError
+from .host import Host
+from .wire import ProtocolError
+
+log = Log("hived.overlay.holepunch")
+
+MESSAGE_SECONDS = 10.0
+PUNCH_SECONDS = 5.0
+# Between two dials of one address: a NAT that answers with RST refuses at once.
+STEP_SECONDS = 0.15
+QUICK_TRIES = 3
+QUICK_PAUSE = 0.5
+FIRST_PAUSE, MAX_PAUSE = 15.0, 600.0
+_MAX_ADDRESSES = 12
+# Of those that a peer says it is dialled on, one after the other.
+_MAX_PUBLIC = 3
+
+
+class HolePuncher:
+    """``addresses``: where this node might be met; ``public``: where a peer says that it can be dialled.
+
+    ``errors`` has what went wrong last, by peer.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        addresses: Callable[[], Iterable[str]],
+        public: Callable[[str], Iterable[str]] = lambda peer_id: (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.errors: dict[str, str] = {}
+        self._host = host
+        self._addresses = addresses
+        self._public = public
+        self._rng = rng or random.Random()
+        self._nursery: trio.Nursery | None = None
+        self._running: dict[str, trio.Event] = {}
+        host.member_handlers[DCUTR] = self._serve
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Punch for relayed connections until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def joined(self, connection: Connection) -> None:
+        """A membership was made on a connection: where it came over a relay, try for a direct one."""
+        if connection.relay is None or connection.initiator or self._nursery is None:
+            return
+        if connection.peer_id not in self._running:
+            self._nursery.start_soon(self._keep_trying, connection)
+
+    def kick(self) -> None:
+        """The network has changed: what failed before may succeed now."""
+        for kick in self._running.values():
+            kick.set()
+
+    def _direct(self, peer_id: str) -> bool:
+        found = self._host.find(peer_id)
+        return found is not None and found.relay is None
+
+    async def _keep_trying(self, connection: Connection) -> None:
+        """As long as there is only the relayed connection: three times soon, then now and then."""
+        peer_id = connection.peer_id
+        tries, pause = 0, FIRST_PAUSE
+        self._running[peer_id] = trio.Event()
+        try:
+            while connection.takes_streams and not self._direct(peer_id):
+                await self._dial_public(peer_id)
+                if not self._direct(peer_id):
+                    await self._punch(connection)
+                if self._direct(peer_id):
+                    return
+                tries += 1
+                kick = self._running[peer_id] = trio.Event()
+                wait = QUICK_PAUSE if tries < QUICK_TRIES else pause * self._rng.uniform(0.75, 1.25)
+                with trio.move_on_after(wait):
+                    await kick.wait()
+                if kick.is_set():
+                    tries, pause = 0, FIRST_PAUSE
+                elif tries >= QUICK_TRIES:
+                    pause = min(2 * pause, MAX_PAUSE)
+        finally:
+            del self._running[peer_id]
+
+    async def _dial_public(self, peer_id: str) -> None:
+        """What needs no punching is dialled first, by one side alone."""
+        for address in list(self._public(peer_id))[:_MAX_PUBLIC]:
+            try:
+                await self._host.dial(address, peer_id)
+            except DialError as error:
+                log.debug("no direct way", peer=peer_id, address=address, why=error)
+            else:
+                return
+
+    async def _punch(self, connection: Connection) -> None:
+        """B of the specification: ask for addresses, measure, say when, and dial half a round trip later."""
+        peer_id = connection.peer_id
+        try:
+            with trio.fail_after(MESSAGE_SECONDS):
+                stream = await connection.open_stream(DCUTR)
+                try:
+                    began = time.monotonic()
+                    await send(stream, self._connect_message())
+                    theirs = _addresses_in(await receive(stream, HolePunch()), HolePunch.CONNECT)
+                    rtt = time.monotonic() - began
+                    await send(stream, HolePunch(type=HolePunch.SYNC))
+                    await trio.sleep(rtt / 2)
+                finally:
+                    await stream.aclose()
+        except STREAM_ERRORS as error:
+            self.errors[peer_id] = f"hole punching could not be arranged: {error}"
+            return
+        await self._dial_all(peer_id, theirs, initiator=False)
+
+    async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
+        """A of the specification: answer with addresses, and dial as soon as it is time."""
+        if connection.relay is None:
+            raise ProtocolError("hole punching on a direct connection")
+        with trio.fail_after(MESSAGE_SECONDS):
+            theirs = _addresses_in(await receive(stream, HolePunch()), HolePunch.CONNECT)
+            await send(stream, self._connect_message())
+            _addresses_in(await receive(stream, HolePunch()), HolePunch.SYNC)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._dial_as_client, connection.peer_id, theirs)
+
+    async def _dial_as_client(self, peer_id: str, addresses: list[str]) -> None:
+        await self._dial_all(peer_id, addresses, initiator=True)
+
+    def _connect_message(self) -> HolePunch:
+        own = list(dict.fromkeys(self._addresses()))[:_MAX_ADDRESSES]
+        return HolePunch(type=HolePunch.CONNECT, ObsAddrs=[Multiaddr(address).to_bytes() for address in own])
+
+    async def _dial_all(self, peer_id: str, addresses: list[str], *, initiator: bool) -> None:
+        """Dial all of a peer's addresses, again and again for some seconds, until one has answered."""
+        if not addresses:
+            self.errors[peer_id] = "the other node names no address for hole punching"
+            return
+        whys: dict[str, str] = {}
+        # Where their SYN gets to our listener instead of our socket, the roles are the same.
+        expected = self._host.expecting(addresses if initiator else (), peer_id)
+        with trio.move_on_after(PUNCH_SECONDS), expected:
+            async with trio.open_nursery() as nursery:
+
+                async def one(address: str) -> None:
+                    while not self._direct(peer_id):
+                        try:
+                            connection = await self._host.dial(address, peer_id, initiator=initiator)
+                            connection.punched = True
+                        except DialError as error:
+                            whys[address] = str(error)
+                            await trio.sleep(STEP_SECONDS * self._rng.uniform(0.5, 1.5))
+                        else:
+                            break
+                    nursery.cancel_scope.cancel()
+
+                for address in addresses:
+                    nursery.start_soon(one, address)
+        if self._direct(peer_id):
+            self.errors.pop(peer_id, None)
+            log.info("reached directly", peer=peer_id)
+        else:
+            said = "; ".join(f"{address}: {whys.get(address, 'no answer')}" for address in addresses[:4])
+            self.errors[peer_id] = f"hole punching failed: {said}"
+            log.debug("hole punching failed", peer=peer_id, why=said)
+
+
+def _addresses_in(message: HolePunch, kind: HolePunch.Type.ValueType) -> list[str]:
+    """The TCP addresses of a message of this kind. Raises ProtocolError for another one."""
+    if message.type != kind:
+        raise ProtocolError("another message of hole punching was expected")
+    found: list[str] = []
+    for data in message.ObsAddrs[:_MAX_ADDRESSES]:
+        try:
+            end = parse(str(Multiaddr(data)))
+        except Exception:  # multiaddr parsers raise unrelated kinds
+            continue
+        if end.kind.startswith("ip") and str(end) not in found:
+            found.append(str(end))
+    return found

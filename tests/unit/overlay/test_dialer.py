@@ -1,0 +1,88 @@
+"""The ways to a peer: addresses first, relays behind them, and what is said when none leads there."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import trio_test
+
+from hived.errors import unreachable
+from hived.overlay.connection import Connection, DialError
+from hived.overlay.dialer import Dialer, Tries, circuit_address
+from hived.overlay.identity import CIRCUIT, outside_relay, relay_of, usable_addresses
+from tests.unit.overlay.parties import Logged
+from tests.unit.overlay.test_relay import Scene, scene
+
+NOWHERE = "/ip4/127.0.0.1/tcp/1"
+
+
+def dialer(s: Scene, addresses: list[str], relays: list[str]) -> Dialer:
+    async def to_relay(relay: str) -> Connection:
+        if relay != s.middle.peer_id:
+            raise unreachable("reaching a relay failed", "it is away")
+        return s.to_relay
+
+    return Dialer(s.near.host, lambda peer_id: addresses, lambda peer_id: relays, s.circuits, to_relay)
+
+
+@trio_test
+async def test_an_address_that_answers_is_taken_before_any_relay(logged: Logged) -> None:
+    async with scene() as s:
+        await s.far_circuits.reserve(s.far_to_relay)
+        tries = Tries()
+        made = await dialer(s, [NOWHERE, s.far.address], [s.middle.peer_id]).dial(s.far.peer_id, tries)
+        assert made.relay is None
+        assert tries.last_good == s.far.address
+        assert "refused" in tries.errors[NOWHERE]
+        assert s.relay.circuits == 0
+
+
+@trio_test
+async def test_a_relay_where_no_address_answers(logged: Logged) -> None:
+    async with scene() as s:
+        await s.far_circuits.reserve(s.far_to_relay)
+        away = s.near.peer_id[:-1] + "x"
+        tries = Tries()
+        made = await dialer(s, [NOWHERE], [away, s.middle.peer_id]).dial(s.far.peer_id, tries)
+        assert made.relay == s.middle.peer_id
+        assert tries.last_good == ""
+        assert tries.errors[circuit_address(away)] == "the relay is not reached: it is away"
+
+
+@trio_test
+async def test_a_relay_that_is_no_member(logged: Logged) -> None:
+    """Named by its address, in a record or in what the user gave."""
+    async with scene("anyone") as s:
+        await s.far_circuits.reserve(s.far_to_relay)
+        named = f"{s.middle.address}/p2p/{s.middle.peer_id}"
+        for addresses, relays in (([], [named]), ([named + CIRCUIT], [])):
+            made = await dialer(s, addresses, relays).dial(s.far.peer_id, Tries())
+            assert made.relay == s.middle.peer_id
+            await made.muxer.aclose()
+
+
+@trio_test
+async def test_why_there_is_no_way(logged: Logged) -> None:
+    async with scene() as s:
+        with pytest.raises(DialError, match="no address of it is known"):
+            await dialer(s, [], []).dial(s.far.peer_id, Tries())
+        with pytest.raises(DialError, match=r"refused; /p2p/12D3KooW\w+/p2p-circuit: it has no reservation"):
+            await dialer(s, [NOWHERE], [s.middle.peer_id]).dial(s.far.peer_id, Tries())
+
+
+def test_addresses_of_relays() -> None:
+    peer_id = "12D3KooWAk6RUhfCzogvkoj9hhm3X7bzDHKFUQa4UwAK9fYKRmh7"
+    relay = f"/ip4/5.5.5.5/tcp/4001/p2p/{peer_id}"
+    assert outside_relay(relay) == peer_id
+    assert relay_of(relay + CIRCUIT) == relay
+    for text in (
+        peer_id,
+        "/ip4/5.5.5.5/tcp/4001",
+        "/p2p/x",
+        f"/ip4/5.5.5.5/udp/1/p2p/{peer_id}",
+        relay + "x/y",
+        "",
+    ):
+        assert outside_relay(text) is None, text
+        assert relay_of(text) is None, text
+    assert usable_addresses([relay + CIRCUIT]) == []
+    assert usable_addresses([relay + CIRCUIT, "x"], circuits=True) == [relay + CIRCUIT]

@@ -1,0 +1,103 @@
+"""Hole punching between real hosts: the protocol's two sides, and what a bad peer can do with it."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
+from multiaddr import Multiaddr
+from trio.testing import trio_test
+
+from hived.overlay.circuitwire import DCUTR, receive, send
+from hived.overlay.connection import STREAM_ERRORS, Connection
+from hived.overlay.holepunch import HolePuncher
+from tests.unit.overlay.parties import Logged, until
+from tests.unit.overlay.test_relay import Scene, scene
+
+
+async def relayed(s: Scene) -> Connection:
+    """The near side's end of a relayed connection on which both are members."""
+    connection = await s.circuit()
+    await s.near.membership.join(connection, "net")
+    await until(lambda: s.far.host.find(s.near.peer_id, "net") is not None)
+    return connection
+
+
+@trio_test
+async def test_the_relayed_connection_gets_a_direct_one_beside_it(logged: Logged) -> None:
+    """Whoever was dialled asks; whoever dialled is the client of what is new, and joins there."""
+    async with scene() as s, trio.open_nursery() as nursery:
+        near = HolePuncher(s.near.host, lambda: s.near.host.listening)
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        for puncher in (near, far):
+            await nursery.start(puncher.run)
+        s.far.membership.on_joined.append(lambda connection, network: far.joined(connection))
+        await relayed(s)
+
+        def direct() -> bool:
+            found = s.near.host.find(s.far.peer_id), s.far.host.find(s.near.peer_id)
+            return all(c is not None and c.relay is None for c in found)
+
+        await until(direct)
+        found = s.near.host.find(s.far.peer_id)
+        assert found is not None
+        assert found.initiator
+        assert found.punched
+        assert not far.errors
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_without_any_address_it_stays_relayed(logged: Logged) -> None:
+    async with scene() as s, trio.open_nursery() as nursery:
+        HolePuncher(s.near.host, list)
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        await nursery.start(far.run)
+        connection = await relayed(s)
+        theirs = s.far.host.find(s.near.peer_id)
+        assert theirs is not None
+        far.joined(theirs)
+        await until(lambda: s.near.peer_id in far.errors)
+        assert far.errors[s.near.peer_id] == "the other node names no address for hole punching"
+        assert connection.is_open
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_only_on_relayed_connections_and_only_in_order(logged: Logged) -> None:
+    async with scene() as s:
+        HolePuncher(s.far.host, lambda: s.far.host.listening)
+        HolePuncher(s.middle.host, lambda: s.middle.host.listening)
+        with pytest.raises(STREAM_ERRORS):
+            # That connection is direct.
+            await receive(await s.to_relay.open_stream(DCUTR), HolePunch())
+        connection = await relayed(s)
+        with pytest.raises(STREAM_ERRORS):
+            stream = await connection.open_stream(DCUTR)
+            await send(stream, HolePunch(type=HolePunch.SYNC))
+            await receive(stream, HolePunch())
+
+
+@trio_test
+async def test_what_is_no_tcp_address_is_left_out(logged: Logged) -> None:
+    """QUIC, circuits, names and junk: others may send them, nobody here dials them."""
+    async with scene() as s, trio.open_nursery() as nursery:
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        await nursery.start(far.run)
+        connection = await relayed(s)
+        dialled: list[str] = []
+
+        async def note(peer_id: str, addresses: list[str], *, initiator: bool) -> None:
+            dialled.extend(addresses)
+
+        far._dial_all = note  # type: ignore[method-assign]
+        stream = await connection.open_stream(DCUTR)
+        told = ["/ip4/5.5.5.5/udp/4001/quic-v1", "/dns4/example.com/tcp/1", "/ip4/127.0.0.1/tcp/7"]
+        raw = [Multiaddr(text).to_bytes() for text in told]
+        await send(stream, HolePunch(type=HolePunch.CONNECT, ObsAddrs=[*raw, b"\xff\xff", b""]))
+        answer = await receive(stream, HolePunch())
+        assert [str(Multiaddr(data)) for data in answer.ObsAddrs] == s.far.host.listening
+        await send(stream, HolePunch(type=HolePunch.SYNC))
+        await until(lambda: bool(dialled))
+        assert dialled == ["/ip4/127.0.0.1/tcp/7"]
+        nursery.cancel_scope.cancel()
