@@ -83,6 +83,10 @@ bench: packages-test venv ## Hive beside ssh, Kubo and others (25 minutes); resu
 soak: packages-test venv ## 10 GiB each way through one proxied connection, and stalls of a minute (SOAK_GIB=1 for less)
 	@SOAK_GIB=$${SOAK_GIB:-10} $(BIN)/python -m pytest -q --timeout 3600 tests/integration/test_dataplane.py $(ARGS)
 
+.PHONY: natmatrix
+natmatrix: packages-test venv ## hole punching between kinds of NATs, 20 tries each (20 minutes, root); to docs/
+	@$(BIN)/python -m tests.netns.natmatrix $(ARGS)
+
 .PHONY: demo
 demo: packages-demo venv ## two nodes here join a network; one serves a web page through the other
 	@scripts/demo
