@@ -206,3 +206,34 @@ async def test_a_stream_that_has_ended_carries_nothing() -> None:
         assert made.close_reason.startswith("the connection broke")
         with pytest.raises(trio.ClosedResourceError):
             Carrier(ours)
+
+
+@trio_test
+async def test_a_stream_may_be_opened_before_the_circuit_has_begun() -> None:
+    """Whoever has just dialled opens one at once, perhaps before the connection runs."""
+    async with muxers() as (a, b), trio.open_nursery() as nursery:
+        ours, theirs = await a.open(), await b.accept()
+        near, far = (
+            inner(a, ours, suites.NOISE, initiator=True),
+            inner(b, theirs, suites.NOISE, initiator=False),
+        )
+        stream = await near.open()
+        await stream.send_all(b"early")
+        await settle()
+        assert not near.closed.is_set()
+        for muxer in (near, far):
+            await nursery.start(muxer.run)
+        assert await receive_exactly(await far.accept(), 5) == b"early"
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_a_circuit_may_end_before_it_has_begun() -> None:
+    async with muxers() as (a, b):
+        near = inner(a, await a.open(), suites.NOISE, initiator=True)
+        await near.open()
+        with trio.fail_after(5):
+            await near.aclose()
+        assert near.closed.is_set()
+        await settle()
+        assert b.stream_count == 0

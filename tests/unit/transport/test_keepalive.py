@@ -165,3 +165,36 @@ async def test_a_dead_path_is_found_however_late_the_loop_is() -> None:
         with trio.fail_after(12):
             await muxer.closed.wait()
     assert muxer.close_reason.startswith("nothing heard for ")
+
+
+@trio_test
+async def test_who_is_probed_has_so_long_to_be_heard_and_three_times_to_answer() -> None:
+    async with raw_peer() as (muxer, peer):
+        await peer.settled()  # Answers the first ping.
+        muxer.probe(0.3)
+        ping = await peer.any_frame()
+        await peer.send(raw(PING, ACK, 0, ping.length))
+        await settle()
+        await trio.sleep(1)
+        assert not muxer.closed.is_set(), "it has answered"
+        start = time.monotonic()
+        muxer.probe(0.3)
+        # As often as it is asked: each time is not one more chance.
+        with trio.move_on_after(5):
+            while not muxer.closed.is_set():
+                muxer.probe(0.3)
+                await trio.sleep(0.1)
+        assert muxer.close_reason.startswith("nothing heard for ")
+        assert time.monotonic() - start < 3
+    async with raw_peer() as (muxer, peer):
+        await peer.settled()
+        await peer.send(raw(WINDOW, SYN, 1, 0))
+        muxer.probe(0.3)
+        start = time.monotonic()
+        while not muxer.closed.is_set():
+            # It is heard, and does not answer: what we send may not reach it.
+            with trio.move_on_after(0.1):
+                await peer.send(raw(WINDOW, 0, 1, 1))
+                await muxer.closed.wait()
+        assert muxer.close_reason == "it does not answer on the network as it is now"
+        assert 0.8 < time.monotonic() - start < 5
