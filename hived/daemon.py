@@ -218,6 +218,7 @@ class Daemon:
             own_peer_id=self.identity.peer_id,
             on_lan=self.paths.discovery.found,
         )
+        self.paths.puncher.on_direct.append(lambda peer_id: self.peers.kick(peer_id))
         self.paths.discovery.on_found.append(lambda peer_id: self.peers.refresh())
         self.peers = Peers(
             self.host,
@@ -381,7 +382,10 @@ class Daemon:
         try:
             settings, ignored = config.merged(self.config, self._reload())
             validate(settings)
+            before = self.host.listening
             await self.listening.apply(settings)
+            if self.host.listening != before:
+                self.paths.reachability.forget()
             await self._load_name(settings)
             async with self.node.changes:
                 await self._create_missing(settings)

@@ -58,7 +58,12 @@ class Circuits:
     def __init__(self, host: Host, reserved: Callable[[str], bool]) -> None:
         self._host = host
         self._reserved = reserved
-        host.handlers[STOP] = self._serve
+        # A relay is a member, or has this offered on its connection (``welcome``): strangers do not need it.
+        host.member_handlers[STOP] = self._serve
+
+    def welcome(self, relay: Connection) -> None:
+        """Let a relay that is no member bring circuits on this connection."""
+        relay.handlers[STOP] = self._serve
 
     async def reserve(self, relay: Connection) -> Reserved:
         """Reserve on a relay that is connected, or renew. Raises ReserveError."""

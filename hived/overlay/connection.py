@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -35,7 +36,8 @@ class Connection:
     ``memberships`` are the networks that the peer has proved on this connection, ``usable``
     those where both sides know so, and streams may be opened; ``served``: there was one. ``relay``: the peer
     ID of the node whose circuit it runs over; ``from_listener``: we dialled it from a listener's port;
-    ``punched``: both sides dialled at a time that they had agreed on.
+    ``punched``: both sides dialled at a time that they had agreed on; ``handlers``: of protocols that are
+    offered on this connection besides.
     """
 
     peer_id: str
@@ -54,6 +56,9 @@ class Connection:
     relay: str | None = None
     from_listener: bool = False
     punched: bool = False
+    handlers: dict[str, Callable[[MuxedStream, Connection], Awaitable[None]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def is_open(self) -> bool:

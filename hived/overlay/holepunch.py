@@ -51,6 +51,8 @@ class HolePuncher:
         rng: random.Random | None = None,
     ) -> None:
         self.errors: dict[str, str] = {}
+        # Told of a peer with a direct connection that nobody is a member on yet.
+        self.on_direct: list[Callable[[str], None]] = []
         self._host = host
         self._addresses = addresses
         self._public = public
@@ -108,6 +110,10 @@ class HolePuncher:
         finally:
             del self._running[peer_id]
 
+    def _tell(self, peer_id: str) -> None:
+        for callback in self.on_direct:
+            callback(peer_id)
+
     async def _dial_public(self, peer_id: str) -> None:
         """What needs no punching is dialled first, by one side alone."""
         for address in list(self._public(peer_id))[:_MAX_PUBLIC]:
@@ -116,6 +122,7 @@ class HolePuncher:
             except DialError as error:
                 log.debug("no direct way", peer=peer_id, address=address, why=error)
             else:
+                self._tell(peer_id)
                 return
 
     async def _punch(self, connection: Connection) -> None:
@@ -184,6 +191,7 @@ class HolePuncher:
         if self._direct(peer_id):
             self.errors.pop(peer_id, None)
             log.info("reached directly", peer=peer_id)
+            self._tell(peer_id)
         else:
             said = "; ".join(f"{address}: {whys.get(address, 'no answer')}" for address in addresses[:4])
             self.errors[peer_id] = f"hole punching failed: {said}"

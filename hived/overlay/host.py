@@ -365,7 +365,8 @@ class Host:
         protocol = "?"
         try:
             # A peer that has proved nothing is not even told of the members' protocols.
-            offered = {**self.handlers, **self.member_handlers} if connection.memberships else self.handlers
+            of_members = self.member_handlers if connection.memberships else {}
+            offered = {**self.handlers, **connection.handlers, **of_members}
             with trio.fail_after(NEGOTIATE_SECONDS):
                 protocol = await negotiate(stream, offered)
             await offered[protocol](stream, connection)

@@ -6,12 +6,13 @@ node as a relay (``relay``), and direct connections in the place of relayed ones
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
 from ..logs import Log
-from .addresses import is_private
+from .addresses import interface_addresses, is_private, parse
 from .circuits import Circuits
 from .connection import STREAM_ERRORS, Connection, DialError
 from .discovery import Discovery
@@ -116,7 +117,7 @@ class Paths:
     def addresses(self) -> list[str]:
         """What others should dial: a NAT's mapping, too, where they have reached this node by it."""
         found = self._listening()
-        return [*found, *(a for a in self.reachability.reached if a not in found)]
+        return [*found, *(a for a in self.reachability.reached if a not in found and _is_elsewhere(a))]
 
     def identity_addresses(self) -> list[str]:
         """What goes into the identity string: circuits through relays that anybody may use, too."""
@@ -222,6 +223,7 @@ class Paths:
     async def _to_outside(self, relay: str, address: str) -> None:
         try:
             connection = await self._host.dial(address, relay)
+            self.circuits.welcome(connection)
             self.reservations.kick()
             if connection.from_listener:
                 self._seen_outside[relay] = await observed(connection)
@@ -235,3 +237,14 @@ class Paths:
     def _disconnected(self, connection: Connection) -> None:
         if self.reservations.is_held(connection.peer_id):
             self.reservations.kick()
+
+
+def _is_elsewhere(address: str) -> bool:
+    """Whether an address is a NAT's, and none of this machine: of those the listeners tell."""
+    host = parse(address).host
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return False
+    except ValueError:
+        return False  # a name, which was announced
+    return host not in interface_addresses()

@@ -298,9 +298,7 @@ class Peers:
 
     def _connected(self, connection: Connection) -> None:
         link = self._start(connection.peer_id) if connection.peer_id in self._important else None
-        link = link or self.links.get(connection.peer_id)
-        if link is not None and (not connection.initiator or link.ended == link.begun):
-            # Ours, and of no try of the keeper's: somebody else made it.
+        if link is not None and not connection.initiator:
             link.kick.set()
 
     def _joined(self, connection: Connection, network: str) -> None:

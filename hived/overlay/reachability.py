@@ -155,6 +155,11 @@ class Reachability:
         """Others cannot dial this node, as far as is known."""
         return self.measured and self.state not in ("public", "offline")
 
+    def forget(self) -> None:
+        """The listeners are others now: what was known of them holds no more."""
+        self.reached, self.mapped = [], []
+        self.kick()
+
     def kick(self) -> None:
         """Something has changed: ask again."""
         self._kick.set()

@@ -196,7 +196,7 @@ def test_join_takes_what_a_member_made(three: list[Node]) -> None:
     wrong = beta.ctl(
         "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
     )
-    assert (wrong.code, wrong.err.count("\n")) == (4, 1)
+    assert (wrong.code, wrong.err.count("\n")) == (4, 1), wrong
     assert "alpha has another one" in wrong.err
     assert beta.json("networks")[0]["rekey_until"] is None
     taken = rekey(beta, "--join", password=made["password"])
@@ -267,7 +267,7 @@ def test_who_comes_late_ends_the_former_password_too(three: list[Node]) -> None:
     wrong = beta.ctl(
         "networks", "rekey", NETWORK, "--join", "--password-stdin", stdin="alas-wrong-word\n", check=False
     )
-    assert (wrong.code, wrong.err.count("\n")) == (4, 1)
+    assert (wrong.code, wrong.err.count("\n")) == (4, 1), wrong
     assert "alpha has another one" in wrong.err
     assert rekey(beta, "--join", password=NEW)["until"] is None
     linked(beta, alpha)
