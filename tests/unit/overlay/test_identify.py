@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-import trio
 from libp2p.crypto.serialization import deserialize_public_key
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.peer.id import ID
