@@ -110,7 +110,10 @@ def test_a_thousand_connections_leave_nothing(pair: tuple[Node, Node]) -> None:
         for node, were in zip(pair, files, strict=True):
             assert made.await_idle(node)["connections"] == 0
             await_open_files(node, were)
-        assert threads == [psutil.Process(node.process.pid).num_threads() for node in pair if node.process]
+        for were_running, node in zip(threads, pair, strict=True):
+            assert node.process is not None
+            # A connection that kept one would make it 1,000; trio's own come and go with the idle work.
+            assert psutil.Process(node.process.pid).num_threads() <= were_running + 3
         for now, was in zip(memory(pair), rss, strict=True):
             # 1,000 Streams would be 1 MiB; the allocator keeps some of what it once had.
             assert now - was < 4 * MIB
