@@ -67,7 +67,7 @@ class Dialer:
         if not ways:
             raise DialError("no address of it is known")
         winner: list[Connection] = []
-        async with self._dials, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             failed = {way: trio.Event() for way in ways}
 
             async def one(way: str, make: Callable[[], Awaitable[Connection]]) -> None:
@@ -86,12 +86,15 @@ class Dialer:
                     winner.append(connection)
                 nursery.cancel_scope.cancel()
 
-            for address in addresses:
-                nursery.start_soon(one, address, lambda address=address: self._host.dial(address, peer_id))
-                with trio.move_on_after(STAGGER_SECONDS):
-                    await failed[address].wait()
-            if relays:
-                with trio.move_on_after(DIRECT_SECONDS if addresses else 0):
+            # Not held behind the addresses: a relay may have to be dialled first, which needs a place itself.
+            async with self._dials:
+                for address in addresses:
+                    nursery.start_soon(
+                        one, address, lambda address=address: self._host.dial(address, peer_id)
+                    )
+                    with trio.move_on_after(STAGGER_SECONDS):
+                        await failed[address].wait()
+                with trio.move_on_after(DIRECT_SECONDS if relays else float("inf")):
                     for address in addresses:
                         await failed[address].wait()
             for relay in relays:

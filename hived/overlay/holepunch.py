@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import trio
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
@@ -21,6 +22,7 @@ from .addresses import parse
 from .circuitwire import DCUTR, receive, send
 from .connection import STREAM_ERRORS, Connection, DialError
 from .host import Host
+from .quota import Allowance
 from .wire import ProtocolError
 
 log = Log("hived.overlay.holepunch")
@@ -35,6 +37,14 @@ FIRST_PAUSE, MAX_PAUSE = 15.0, 600.0
 _MAX_ADDRESSES = 12
 # Of those that a peer says it is dialled on, one after the other.
 _MAX_PUBLIC = 3
+
+
+@dataclass(eq=False)
+class _Try:
+    """One try with a peer: with a scope ours, which may be cancelled, else one that it has asked for."""
+
+    ours: trio.CancelScope | None = None
+    over: trio.Event = field(default_factory=trio.Event)
 
 
 class HolePuncher:
@@ -59,6 +69,9 @@ class HolePuncher:
         self._rng = rng or random.Random()
         self._nursery: trio.Nursery | None = None
         self._running: dict[str, trio.Event] = {}
+        self._tries: dict[str, _Try] = {}
+        # What a peer names is dialled: it shall not have us dial without end.
+        self._served = Allowance(burst=12, rate=0.1)
         host.member_handlers[DCUTR] = self._serve
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,8 +107,15 @@ class HolePuncher:
         try:
             while connection.takes_streams and not self._direct(peer_id):
                 await self._dial_public(peer_id)
-                if not self._direct(peer_id):
-                    await self._punch(connection)
+                if not self._direct(peer_id) and peer_id not in self._tries:
+                    with trio.CancelScope() as scope:
+                        mine = self._begin(peer_id, scope)
+                        try:
+                            await self._punch(connection)
+                        finally:
+                            self._end(peer_id, mine)
+                if peer_id in self._tries:
+                    await self._tries[peer_id].over.wait()
                 if self._direct(peer_id):
                     return
                 tries += 1
@@ -125,6 +145,29 @@ class HolePuncher:
                 self._tell(peer_id)
                 return
 
+    def _begin(self, peer_id: str, ours: trio.CancelScope | None = None) -> _Try:
+        """The only try with this peer until its end: two at a time would take each other's SYNs."""
+        mine = self._tries[peer_id] = _Try(ours)
+        return mine
+
+    def _end(self, peer_id: str, mine: _Try) -> None:
+        if self._tries.get(peer_id) is mine:
+            del self._tries[peer_id]
+        mine.over.set()
+
+    def _make_way(self, peer_id: str) -> None:
+        """Both may have been dialled, each over another relay, and begin: the smaller peer ID's try goes on.
+
+        Raises ProtocolError where it is not the peer's turn.
+        """
+        running = self._tries.get(peer_id)
+        if running is not None and (running.ours is None or self._host.identity.peer_id < peer_id):
+            raise ProtocolError("there is a try at hole punching already")
+        if not self._served.take(peer_id, trio.current_time()):
+            raise ProtocolError("too many tries at hole punching")
+        if running is not None and running.ours is not None:
+            running.ours.cancel()
+
     async def _punch(self, connection: Connection) -> None:
         """B of the specification: ask for addresses, measure, say when, and dial half a round trip later."""
         peer_id = connection.peer_id
@@ -149,15 +192,28 @@ class HolePuncher:
         """A of the specification: answer with addresses, and dial as soon as it is time."""
         if connection.relay is None:
             raise ProtocolError("hole punching on a direct connection")
+        peer_id = connection.peer_id
         with trio.fail_after(MESSAGE_SECONDS):
             theirs = _addresses_in(await receive(stream, HolePunch()), HolePunch.CONNECT)
-            await send(stream, self._connect_message())
-            _addresses_in(await receive(stream, HolePunch()), HolePunch.SYNC)
+            self._make_way(peer_id)
+            mine = self._begin(peer_id)
+            try:
+                await send(stream, self._connect_message())
+                _addresses_in(await receive(stream, HolePunch()), HolePunch.SYNC)
+            except BaseException:
+                self._end(peer_id, mine)
+                raise
         if self._nursery is not None:
-            self._nursery.start_soon(self._dial_as_client, connection.peer_id, theirs)
+            # Not here: the relay may go meanwhile.
+            self._nursery.start_soon(self._dial_as_client, peer_id, theirs, mine)
+        else:
+            self._end(peer_id, mine)
 
-    async def _dial_as_client(self, peer_id: str, addresses: list[str]) -> None:
-        await self._dial_all(peer_id, addresses, initiator=True)
+    async def _dial_as_client(self, peer_id: str, addresses: list[str], mine: _Try) -> None:
+        try:
+            await self._dial_all(peer_id, addresses, initiator=True)
+        finally:
+            self._end(peer_id, mine)
 
     def _connect_message(self) -> HolePunch:
         own = list(dict.fromkeys(self._addresses()))[:_MAX_ADDRESSES]
@@ -177,8 +233,7 @@ class HolePuncher:
                 async def one(address: str) -> None:
                     while not self._direct(peer_id):
                         try:
-                            connection = await self._host.dial(address, peer_id, initiator=initiator)
-                            connection.punched = True
+                            await self._host.dial(address, peer_id, initiator=initiator, punch=True)
                         except DialError as error:
                             whys[address] = str(error)
                             await trio.sleep(STEP_SECONDS * self._rng.uniform(0.5, 1.5))

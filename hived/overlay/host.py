@@ -224,21 +224,25 @@ class Host:
 
     # Dialing
 
-    async def dial(self, address: str, peer_id: str, *, initiator: bool = True) -> Connection:
+    async def dial(
+        self, address: str, peer_id: str, *, initiator: bool = True, punch: bool = False
+    ) -> Connection:
         """Connect to ``peer_id`` at one address. Raises DialError.
 
-        Not ``initiator``: both sides dial, and this one is the server of all that runs over TCP then.
+        ``punch``: both sides dial, and from their listeners' ports only. Not ``initiator``: this one is the
+        server of all that runs over TCP then.
         """
         end = parse(address)
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream, from_listener = await connect(end, self._origins())
+                stream, from_listener = await connect(end, self._origins(), insist=punch)
         except trio.TooSlowError:
             raise DialError("no answer") from None
         except OSError as error:
             raise DialError(why(error)) from None
         connection = await self._upgrade(stream, peer_id, str(end), initiator=initiator)
         connection.from_listener = from_listener
+        connection.punched = punch
         log.debug("connected", peer=peer_id, remote=address, by="us")
         return connection
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import os
 import socket
-import struct
 from collections.abc import Sequence
 
 import trio
 
 from ..errors import conflict, failed
+from ..transport import socketend
 from .addresses import Endpoint
 
 _BACKLOG = 512
@@ -58,21 +57,23 @@ def take(stream: trio.SocketStream) -> socket.socket:
 
 def abort(stream: trio.SocketStream) -> None:
     """Close with a reset: no more packets, and no state for a peer that is not wanted."""
-    with contextlib.suppress(OSError):
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    stream.socket.close()
+    socketend.abort(take(stream))
 
 
-async def connect(end: Endpoint, origins: Sequence[Origin] = ()) -> tuple[trio.SocketStream, bool]:
+async def connect(
+    end: Endpoint, origins: Sequence[Origin] = (), *, insist: bool = False
+) -> tuple[trio.SocketStream, bool]:
     """Connect, from one of our listeners' ports where that can be; and whether it did. Raises OSError.
 
     Leaving from there, a NAT shows others the mapping of the listener itself, which is what they must dial.
+    ``insist``: from no other port, where there is one of these.
     """
     family = {"4": socket.AF_INET, "6": socket.AF_INET6}.get(end.kind[-1], socket.AF_UNSPEC)
     found = await trio.socket.getaddrinfo(end.host, end.port, family, socket.SOCK_STREAM)
     last: OSError = OSError("the name has no address")
     for kind, _, _, _, address in found:
-        for origin in (*_origins(kind, str(address[0]), origins), None):
+        fitting = _origins(kind, str(address[0]), origins)
+        for origin in fitting if insist and fitting else (*fitting, None):
             try:
                 return await _connect_from(kind, address, origin), origin is not None
             except OSError as error:

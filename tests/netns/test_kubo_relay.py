@@ -16,9 +16,9 @@ from tests.netns.test_hived import fetch, web
 pytestmark = pytest.mark.requires("natlab", "kubo")
 
 
-@pytest.mark.parametrize(("office", "path"), [("sym", "relayed")])
+@pytest.mark.parametrize(("office", "path"), [("sym", "relayed"), ("prc", "direct")])
 def test_kubo_relays_for_two_nodes(lab: Lab, tmp_path: Path, office: Mode, path: str) -> None:
-    """It is named on both; the identity string of one is enough for the other."""
+    """It is named on both; the identity string of one is enough for the other. A hole is punched, too."""
     pub = lab.public("pub")
     near, far = lab.lan("home", "prc").host("near"), lab.lan("office", office).host("far")
     directory = tmp_path / "kubo"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from trio.testing import trio_test
 
 from hived.errors import unreachable
 from hived.overlay.connection import Connection, DialError
-from hived.overlay.dialer import Dialer, Tries, circuit_address
+from hived.overlay.dialer import MAX_DIALS, Dialer, Tries, circuit_address
 from hived.overlay.identity import CIRCUIT, outside_relay, relay_of, usable_addresses
 from tests.unit.overlay.parties import Logged
 from tests.unit.overlay.test_relay import Scene, scene
@@ -58,6 +59,40 @@ async def test_a_relay_that_is_no_member(logged: Logged) -> None:
             made = await dialer(s, addresses, relays).dial(s.far.peer_id, Tries())
             assert made.relay == s.middle.peer_id
             await made.muxer.aclose()
+
+
+@trio_test
+async def test_relays_are_dialled_while_many_wait_for_them(logged: Logged) -> None:
+    """More peers than may be dialled at once, all of them behind a relay that must be dialled first."""
+    async with scene() as s:
+        made: list[Connection] = []
+        ways = {s.middle.peer_id: [s.middle.address]}
+
+        lock, found = trio.Lock(), list[Connection]()
+
+        async def to_relay(relay: str) -> Connection:
+            async with lock:
+                if not found:
+                    found.append(await all_ways.dial(relay, Tries()))
+            return found[0]
+
+        all_ways = Dialer(
+            s.near.host,
+            lambda peer_id: ways.get(peer_id, []),
+            lambda peer_id: [s.middle.peer_id],
+            s.circuits,
+            to_relay,
+        )
+
+        async def one() -> None:
+            with pytest.raises(DialError):
+                made.append(await all_ways.dial(s.far.peer_id, Tries()))
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2 * MAX_DIALS):
+                    nursery.start_soon(one)
+        assert not made
 
 
 @trio_test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
@@ -11,6 +13,7 @@ from trio.testing import trio_test
 from hived.overlay.circuitwire import DCUTR, receive, send
 from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.holepunch import HolePuncher
+from hived.transport.muxstream import MuxedStream
 from tests.unit.overlay.parties import Logged, until
 from tests.unit.overlay.test_relay import Scene, scene
 
@@ -44,6 +47,65 @@ async def test_the_relayed_connection_gets_a_direct_one_beside_it(logged: Logged
         assert found.initiator
         assert found.punched
         assert not far.errors
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ends", ["ab", "ba"])
+def test_of_two_tries_at_once_that_of_the_smaller_peer_id_goes_on(logged: Logged, ends: str) -> None:
+    """Both were dialled, each over a relay: with both tries on, each would be client and server at once."""
+
+    async def check() -> None:
+        async with scene(ends=ends) as s, trio.open_nursery() as nursery:
+            asked, withdrawn = trio.Event(), trio.Event()
+
+            async def stall(stream: MuxedStream, connection: Connection) -> None:
+                await receive(stream, HolePunch())
+                asked.set()
+                with contextlib.suppress(*STREAM_ERRORS):
+                    while await stream.receive_some():
+                        pass
+                withdrawn.set()
+
+            s.near.host.member_handlers[DCUTR] = stall
+            far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+            await nursery.start(far.run)
+            connection = await relayed(s)
+            theirs = s.far.host.find(s.near.peer_id)
+            assert theirs is not None
+            far.joined(theirs)
+            await asked.wait()
+            stream = await connection.open_stream(DCUTR)
+            await send(stream, HolePunch(type=HolePunch.CONNECT))
+            if s.far.peer_id < s.near.peer_id:
+                with pytest.raises(STREAM_ERRORS):
+                    await receive(stream, HolePunch())
+                assert not withdrawn.is_set()
+            else:
+                assert (await receive(stream, HolePunch())).type == HolePunch.CONNECT
+                await withdrawn.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(check)
+
+
+@trio_test
+async def test_who_asks_without_end_is_refused(logged: Logged) -> None:
+    """What a member names is dialled, but not for ever."""
+    async with scene() as s, trio.open_nursery() as nursery:
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        await nursery.start(far.run)
+        connection = await relayed(s)
+        answers = 0
+        with pytest.raises(STREAM_ERRORS):
+            for _ in range(100):
+                stream = await connection.open_stream(DCUTR)
+                await send(stream, HolePunch(type=HolePunch.CONNECT))
+                await receive(stream, HolePunch())
+                await send(stream, HolePunch(type=HolePunch.SYNC))
+                await until(lambda: not far._tries)
+                answers += 1
+        assert 12 <= answers <= 14
+        assert connection.is_open
         nursery.cancel_scope.cancel()
 
 

@@ -59,8 +59,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(mode: Mode = "members", limits: RelayLimits | None = None) -> AsyncIterator[Scene]:
-    async with party("a") as near, party("r") as middle, party("b") as far:
+async def scene(
+    mode: Mode = "members", limits: RelayLimits | None = None, ends: str = "ab"
+) -> AsyncIterator[Scene]:
+    async with party(ends[0]) as near, party("r") as middle, party(ends[1]) as far:
         relay = Relay(middle.host, lambda: [middle.address], limits)
         relay.set_mode(mode)
         far.host.handlers[ECHO] = echo

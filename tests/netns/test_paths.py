@@ -1,8 +1,4 @@
-"""Each pair of NATs finds its best path, and each node knows how it is reached.
-
-Not collected by itself yet: in some runs a pair of prc NATs stays relayed, try after try, for a reason
-that is not understood. Run it with: python -m pytest tests/netns/paths_of_nats.py
-"""
+"""Each pair of NATs finds its best path, and each node knows how it is reached."""
 
 from __future__ import annotations
 
