@@ -68,6 +68,14 @@ class Carrier:
             # Not begun: trio has let go of it already, so nobody else can end it.
             self._mailbox.reset()
 
+    def abort(self) -> None:
+        """Nobody answers: the outer stream is reset."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.session.reset(self._stream)
+        else:
+            self._mailbox.reset()
+
     # The end of the outer stream
 
     @property

@@ -99,13 +99,13 @@ class KeepAlive:
                 self._extended = True
                 self._patient_until = now + limits.keep_alive_timeout
             if now >= self._patient_until:
-                self._tunnel.end(f"nothing heard for {now - self._tunnel.last_received:.0f} s", None)
+                self._tunnel.give_up(f"nothing heard for {now - self._tunnel.last_received:.0f} s")
             else:
                 self._check_at(self._patient_until)
             return
         if self._answer_by and not self._tunnel.session.ping_answered:
             if now >= self._answer_by:
-                self._tunnel.end("it does not answer on the network as it is now", None)
+                self._tunnel.give_up("it does not answer on the network as it is now")
             else:
                 self._check_at(self._answer_by)
             return

@@ -40,7 +40,11 @@ class Pipe(Protocol):
     def watch(self, plane: Plane, handler: Callable[[int], None]) -> None:
         """Begin, and call ``handler`` with epoll's events, as edges. Raises OSError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """In order: what it has taken is still delivered."""
+
+    def abort(self) -> None:
+        """With a reset: nobody is there who would receive it."""
 
 
 class Owner(Protocol):
@@ -106,6 +110,7 @@ class Tunnel:
         self._active = False
         self._started = False
         self._closed = False
+        self._silent = False
         # Of its end.
         self._timer: Timer | None = None
         # A deliberate end waits for what is queued: why, when it must come, and whether it waits no more.
@@ -187,6 +192,11 @@ class Tunnel:
         """End soon where the peer is not heard within so many seconds."""
         self._keepalive.probe(seconds)
 
+    def give_up(self, why: str) -> None:
+        """Nobody answers. The system forgets it, too, so that the same two ports can be connected anew."""
+        self._silent = self._silent or self.alive
+        self.end(why, None)
+
     def end_now(self) -> None:
         """End without waiting for what is still to be written."""
         self.end("closed here", None)
@@ -258,7 +268,10 @@ class Tunnel:
         self.reader.close()
         self.writer.stop()
         with contextlib.suppress(OSError):
-            self._pipe.close()
+            if self._silent:
+                self._pipe.abort()
+            else:
+                self._pipe.close()
         self._owner.ended(self.close_reason)
 
     # The loop

@@ -148,8 +148,12 @@ class Lab:
         """
         listen = (f"/ip4/0.0.0.0/tcp/{port}", f"/ip6/::/tcp/{port}")
         node = PlacedNode(self.directory, name or host.name, host.namespace, *flags, listen=listen)
-        self._nodes.append(node)
+        self.adopt(node)
         return node
+
+    def adopt(self, node: PlacedNode) -> None:
+        """A node of a test's own kind, which is to end with the lab."""
+        self._nodes.append(node)
 
     def nodes(self, *hosts: Host) -> list[PlacedNode]:
         """A hived on each of these machines, all of them started and ready."""

@@ -37,6 +37,8 @@ class Nat:
 
     ``udp=False`` blocks UDP in any mode.
 
+    ``forwards``: ports that lead to a host of the LAN, as people configure it in their router.
+
     IPv6 is not translated; but in all modes except none only what belongs to connections from within
     gets in.
     """
@@ -44,6 +46,7 @@ class Nat:
     mode: Mode = "prc"
     reject: Reject = "drop"
     udp: bool = True
+    forwards: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
         for value, known in ((self.mode, MODES), (self.reject, get_args(Reject))):
@@ -88,7 +91,10 @@ class Nat:
 
     def _nat(self) -> list[str]:
         outward = f'oifname "{WAN}"'
-        before: list[str] = []
+        before = [
+            f'iifname "{WAN}" meta l4proto {{ tcp, udp }} th dport {port} dnat to {host}'
+            for port, host in self.forwards
+        ]
         maps: list[str] = []
         after = [f"{outward} masquerade"]
         if self.mode == "full":
@@ -100,7 +106,7 @@ class Nat:
                 "size 65535",
                 "}",
             ]
-            before = [f'iifname "{WAN}" dnat to meta l4proto . th dport map @cone']
+            before.append(f'iifname "{WAN}" dnat to meta l4proto . th dport map @cone')
             note = "add @cone { meta l4proto . th sport : ip saddr }"
             after.insert(0, f"{outward} meta l4proto {{ tcp, udp }} {note}")
         elif self.mode == "remap":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.netns.internet import Uplink
 from tests.netns.namespace import Namespace
 from tests.netns.nat import Mode, Nat, Reject
@@ -34,10 +36,16 @@ class Router:
     ) -> None:
         """Be another kind of NAT from now on; all connections through it are forgotten."""
         now = self.nat
-        nat = Nat(mode or now.mode, reject or now.reject, now.udp if udp is None else udp)
+        udp = now.udp if udp is None else udp
+        nat = replace(now, mode=mode or now.mode, reject=reject or now.reject, udp=udp)
         if (nat.mode == "none") != (now.mode == "none"):
             raise ValueError("none is not changed to or from: the LAN's addresses are public or private")
         self.nat = nat
+        self.flush()
+
+    def forward(self, port: int, host: str) -> None:
+        """Lead a port of its public address to a host of the LAN from now on; all is forgotten, too."""
+        self.nat = replace(self.nat, forwards=(*self.nat.forwards, (port, host)))
         self.flush()
 
     def flush(self) -> None:

@@ -81,6 +81,21 @@ def test_routers_that_answer_with_resets(lab: Lab) -> None:
     await_state(a, SECONDS, "cone")
 
 
+def test_symmetric_nats_are_no_matter_where_both_have_ipv6(lab: Lab) -> None:
+    """Only a firewall is between them there, and a hole is punched through it."""
+    pub1, pub2 = lab.public("pub1", ipv6=True), lab.public("pub2", ipv6=True)
+    hosts = [lab.lan(name, "sym", ipv6=True).host(f"{name}-host") for name in ("home", "office")]
+    _, _, a, b = mesh(lab, pub1, pub2, *hosts, first=2)
+    await_path(a, b, SECONDS, "direct")
+    await_path(b, a, SECONDS, "direct")
+    row = a.row(b)
+    assert row is not None
+    assert hosts[1].address6 is not None
+    assert a.json("ping", b.peer_id, "-c", "1")["path"] == "direct"
+    with web(hosts[1]) as port:
+        assert fetch(hosts[0], f"http://127.0.0.1:{proxy(a, b, port)}/x") == "you asked for /x"
+
+
 def test_new_connections_take_the_direct_path_and_old_ones_end_where_they_are(
     lab: Lab, tmp_path: Path
 ) -> None:

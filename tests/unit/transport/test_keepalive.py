@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
 import trio
 
 from tests.unit.transport.pairs import (
@@ -44,6 +45,16 @@ async def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
         await muxer.closed.wait()
         assert time.monotonic() - start >= 0.55, "an answer has so long"
         assert muxer.close_reason.startswith("nothing heard for ")
+
+
+@trio_test
+async def test_of_who_is_given_up_nothing_is_left() -> None:
+    """Reset: no port waits for an answer, so that the same two can be connected anew."""
+    async with raw_peer(kind="tcp", keep_alive=0.1, keep_alive_timeout=0.2) as (muxer, peer):
+        await muxer.closed.wait()
+        with pytest.raises(trio.BrokenResourceError, match="reset by peer"):
+            while await peer.pipe.receive_some(65536):
+                pass
 
 
 @trio_test
