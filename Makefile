@@ -79,6 +79,10 @@ bench-join: venv ## 200 strangers a second against a node that works (3 minutes)
 bench: packages-test venv ## Hive beside ssh, Kubo and others (25 minutes); results to bench/results/ (ARGS='--rounds 1')
 	@scripts/bench forwarding --out bench/results $(ARGS)
 
+.PHONY: bench-relayed
+bench-relayed: packages-test venv ## 1 GiB through a relay and directly, side by side (3 minutes, root); to bench/results/
+	@$(BIN)/python -m bench.relayed $(ARGS)
+
 .PHONY: soak
 soak: packages-test venv ## 10 GiB each way through one proxied connection, and stalls of a minute (SOAK_GIB=1 for less)
 	@SOAK_GIB=$${SOAK_GIB:-10} $(BIN)/python -m pytest -q --timeout 3600 tests/integration/test_dataplane.py $(ARGS)

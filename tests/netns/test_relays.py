@@ -72,7 +72,7 @@ def sink(host: Host) -> Iterator[tuple[int, list[str]]]:
 
 
 def dial(host: Host, port: int) -> socket.socket:
-    return host.call(lambda: socket.create_connection(("127.0.0.1", port), timeout=60))
+    return host.call(lambda: socket.create_connection(("127.0.0.1", port), timeout=120))
 
 
 def upload(host: Host, port: int, size: int) -> tuple[str, str]:
@@ -145,8 +145,23 @@ def test_a_relay_vanishes_and_comes_back_with_another_address(lab: Lab) -> None:
     a.await_row(gone, lambda row: row["path"] == "direct", SECONDS)
 
 
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_gibibyte_over_a_relay(lab: Lab) -> None:
+    """Each way, and nothing of it is lost."""
+    _, a, b, near, far = pair(lab, 2)
+    with sink(far) as (there, _), sink(near) as (here, _):
+        for host, door in ((near, proxy(a, b, there)), (far, proxy(b, a, here))):
+            sent, got = upload(host, door, 1024 * MIB)
+            assert sent == got
+    row = a.row(b)
+    assert row is not None
+    assert row["path"] == "relayed"
+
+
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.full)])
 @pytest.mark.timeout(200)
-def test_stalls_and_half_closes_over_a_relay(lab: Lab) -> None:
+def test_stalls_and_half_closes_over_a_relay(lab: Lab, seconds: int) -> None:
     """A reader that sleeps stalls its writer and nobody else; each end may end its side first."""
     _, a, b, near, far = pair(lab, 2)
     listener = far.call(lambda: socket.create_server(("127.0.0.1", 0)))
@@ -155,7 +170,7 @@ def test_stalls_and_half_closes_over_a_relay(lab: Lab) -> None:
         door, other = proxy(a, b, listener.getsockname()[1]), proxy(a, b, page)
         with dial(near, door) as client:
             server, _ = listener.accept()
-            server.settimeout(60)
+            server.settimeout(seconds + 60)
             with server:
                 client.sendall(b"hello")
                 client.shutdown(socket.SHUT_WR)
@@ -170,7 +185,7 @@ def test_stalls_and_half_closes_over_a_relay(lab: Lab) -> None:
                     done.set()
 
                 threading.Thread(target=write, daemon=True).start()
-                assert not done.wait(10), "its reader sleeps"
+                assert not done.wait(seconds), "its reader sleeps"
                 assert fetch(near, f"http://127.0.0.1:{other}/beside") == "you asked for /beside"
                 received = 0
                 while data := client.recv(1 << 18):

@@ -136,7 +136,7 @@ def tiny(sock: socket.socket) -> None:
 
 
 def sockets(kind: str = "socket") -> tuple[socket.socket, socket.socket]:
-    """A non-blocking pair: ``socket``, ``tcp``, or ``tiny``, in which two kilobytes are on the way at most."""
+    """A non-blocking pair: ``socket``, ``tcp``, or ``tiny``: two kilobytes are on the way at most."""
     if kind == "tcp":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             one = socket.create_connection(listener.getsockname())
