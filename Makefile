@@ -50,13 +50,13 @@ format: venv ## let ruff format the code and mend what it safely can
 test: packages-test venv ## run the tests, all but the long ones (ARGS='-k NAME' for some)
 	@scripts/interop
 	@$(call step,pytest: all but the long tests)
-	@$(PYTEST) -m "not full" $(ARGS)
+	@$(PYTEST) -m "not full and not alone" $(ARGS)
 
 .PHONY: test-full
 test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for these alone)
 	@scripts/interop
 	@$(call step,pytest: $(if $(ONLY),the tests marked $(ONLY),all tests))
-	@status=0; $(PYTEST) $(if $(ONLY),-m $(ONLY)) $(ARGS) || status=$$?; \
+	@status=0; $(PYTEST) -m "$(if $(ONLY),$(ONLY) and )not alone" $(ARGS) || status=$$?; \
 	if [[ $$status = 5 && -n "$(ONLY)" ]]; then echo "no test is marked $(ONLY) yet"; else exit $$status; fi
 
 .PHONY: native
@@ -86,6 +86,10 @@ bench-relayed: packages-test venv ## 1 GiB through a relay and directly, side by
 .PHONY: soak
 soak: packages-test venv ## 10 GiB each way through one proxied connection, and stalls of a minute (SOAK_GIB=1 for less)
 	@SOAK_GIB=$${SOAK_GIB:-10} $(BIN)/python -m pytest -q --timeout 3600 tests/integration/test_dataplane.py $(ARGS)
+
+.PHONY: scale
+scale: packages-test venv ## 50 nodes behind NATs and three relays, of which one dies (5 minutes, root)
+	@$(BIN)/python -m pytest -q -s -m alone tests/netns/test_scale.py $(ARGS)
 
 .PHONY: natmatrix
 natmatrix: packages-test venv ## hole punching between kinds of NATs, 20 tries each (20 minutes, root); to docs/
