@@ -1,7 +1,7 @@
 """One attempt to connect to a peer: its addresses raced, and the relays that it names behind them.
 
-Direct comes first; a relay is tried when no address has answered for a second, or all have failed. What is
-direct replaces what is relayed later (``holepunch``).
+Direct comes first; a relay is tried when no address has answered for a second, all have failed, or did the
+last time. What is direct replaces what is relayed later (``holepunch``).
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ DIRECT_SECONDS = 1.0
 
 @dataclass(eq=False)
 class Tries:
-    """What is known of a peer's addresses from dialling them: the last error of each, and which was good."""
+    """What is known of the ways to a peer: the last error of each, which address was good.
+
+    ``relayed``: its last connection was, whoever made it.
+    """
 
     errors: dict[str, str] = field(default_factory=dict)
     last_good: str = ""
+    relayed: bool = False
 
 
 class Dialer:
@@ -51,6 +55,7 @@ class Dialer:
         self._circuits = circuits
         self._to_relay = to_relay
         self._dials = trio.CapacityLimiter(MAX_DIALS)
+        self._circuit_dials = trio.CapacityLimiter(MAX_DIALS)
 
     async def dial(self, peer_id: str, tries: Tries) -> Connection:
         """Connect by the first way that answers. Raises DialError."""
@@ -61,11 +66,14 @@ class Dialer:
             addresses.insert(0, tries.last_good)
         circuits = [relay for relay in map(relay_of, told) if relay is not None]
         named = dict.fromkeys([*self._relays(peer_id), *circuits]) if self._circuits else {}
-        relays = [relay for relay in named if relay != peer_id]
+        # Those first that are connected: another one may be why this peer must be dialled.
+        relays = sorted((relay for relay in named if relay != peer_id), key=self._is_away)
         ways = [*addresses, *map(circuit_address, relays)]
         tries.errors = {way: why for way, why in tries.errors.items() if way in ways}
         if not ways:
             raise DialError("no address of it is known")
+        # What did not answer the last time is tried again, but no relay waits for it.
+        eager = bool(relays) and (tries.relayed or all(address in tries.errors for address in addresses))
         winner: list[Connection] = []
         async with trio.open_nursery() as nursery:
             failed = {way: trio.Event() for way in ways}
@@ -92,9 +100,10 @@ class Dialer:
                     nursery.start_soon(
                         one, address, lambda address=address: self._host.dial(address, peer_id)
                     )
-                    with trio.move_on_after(STAGGER_SECONDS):
+                    with trio.move_on_after(0 if eager else STAGGER_SECONDS):
                         await failed[address].wait()
-                with trio.move_on_after(DIRECT_SECONDS if relays else float("inf")):
+                ahead = 0 if eager else DIRECT_SECONDS if relays else float("inf")
+                with trio.move_on_after(ahead):
                     for address in addresses:
                         await failed[address].wait()
             for relay in relays:
@@ -110,18 +119,24 @@ class Dialer:
             return found
         raise DialError("; ".join(f"{way}: {tries.errors.get(way, 'no answer')}" for way in ways[:4]))
 
+    def _is_away(self, relay: str) -> bool:
+        return self._host.find(outside_relay(relay) or relay) is None
+
     async def _through(self, relay: str, peer_id: str) -> Connection:
         assert self._circuits is not None
         outside = outside_relay(relay)
         if outside is not None:
             found = self._host.find(outside)
-            return await self._circuits.dial(found or await self._host.dial(relay, outside), peer_id)
+            connection = found or await self._host.dial(relay, outside)
+            async with self._circuit_dials:
+                return await self._circuits.dial(connection, peer_id)
         assert self._to_relay is not None
         try:
             connection = await self._to_relay(relay)
         except HiveError as error:
             raise DialError(f"the relay is not reached: {error.why}") from None
-        return await self._circuits.dial(connection, peer_id)
+        async with self._circuit_dials:
+            return await self._circuits.dial(connection, peer_id)
 
 
 def circuit_address(relay: str) -> str:

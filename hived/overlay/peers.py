@@ -306,6 +306,7 @@ class Peers:
         link = self.links.get(connection.peer_id)
         if link is not None:
             link.error = ""
+            link.tries.relayed = connection.relay is not None
             link.join_errors.pop(network, None)
             link.refused.pop(network, None)
             link.notify()
@@ -321,8 +322,15 @@ class Peers:
         link = self.links.get(connection.peer_id)
         if link is not None:
             link.notify()
-            if connection.memberships or not connection.initiator:
+            if connection.relay is not None and not connection.initiator and self._nursery is not None:
+                # With a relay many lose each other at once. Whoever had dialled does so again, and alone.
+                self._nursery.start_soon(self._kick_later, link)
+            elif connection.memberships or not connection.initiator:
                 link.kick.set()
+
+    async def _kick_later(self, link: Link) -> None:
+        await trio.sleep(ACCEPTOR_GRACE)
+        link.kick.set()
 
     def _lost(self, connection: Connection) -> None:
         """Say why a member's connection is gone and what went with it; of one that flaps, now and then."""

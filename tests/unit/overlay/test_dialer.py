@@ -7,6 +7,7 @@ import trio
 from trio.testing import trio_test
 
 from hived.errors import unreachable
+from hived.overlay import dialer as dialer_module
 from hived.overlay.connection import Connection, DialError
 from hived.overlay.dialer import MAX_DIALS, Dialer, Tries, circuit_address
 from hived.overlay.identity import CIRCUIT, outside_relay, relay_of, usable_addresses
@@ -43,10 +44,31 @@ async def test_a_relay_where_no_address_answers(logged: Logged) -> None:
         await s.far_circuits.reserve(s.far_to_relay)
         away = s.near.peer_id[:-1] + "x"
         tries = Tries()
+        with pytest.raises(DialError, match="it is away"):
+            await dialer(s, [NOWHERE], [away]).dial(s.far.peer_id, tries)
+        assert tries.errors[circuit_address(away)] == "the relay is not reached: it is away"
         made = await dialer(s, [NOWHERE], [away, s.middle.peer_id]).dial(s.far.peer_id, tries)
         assert made.relay == s.middle.peer_id
         assert tries.last_good == ""
-        assert tries.errors[circuit_address(away)] == "the relay is not reached: it is away"
+
+
+@trio_test
+async def test_no_relay_waits_for_addresses_that_did_not_answer_the_last_time(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are tried beside it; and of relays, one that is connected is the first."""
+    monkeypatch.setattr(dialer_module, "DIRECT_SECONDS", 3600.0)
+    async with scene() as s:
+        await s.far_circuits.reserve(s.far_to_relay)
+        # The kernel accepts, and nobody says anything.
+        (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = f"/ip4/127.0.0.1/tcp/{silent.socket.getsockname()[1]}"
+        away = s.near.peer_id[:-1] + "x"
+        for tries in (Tries(errors={address: "no answer"}), Tries(relayed=True)):
+            made = await dialer(s, [address], [away, s.middle.peer_id]).dial(s.far.peer_id, tries)
+            assert made.relay == s.middle.peer_id
+            assert circuit_address(away) not in tries.errors
+        await silent.aclose()
 
 
 @trio_test
