@@ -11,7 +11,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import cast
 
 import trio
@@ -23,11 +22,11 @@ from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
 from .config import Config
-from .errors import HiveError, conflict, unreachable
+from .errors import HiveError, unreachable
 from .logs import Log
-from .overlay.addresses import source_of
 from .overlay.book import Book, DialPolicy
 from .overlay.connection import Connection
+from .overlay.contacts import Contacts
 from .overlay.dialer import Dialer
 from .overlay.exchange import SYNC, SYNC_FIRST
 from .overlay.gossip import Gossip
@@ -39,6 +38,7 @@ from .overlay.membership import Membership
 from .overlay.networkkeys import derive_key
 from .overlay.paths import Paths
 from .overlay.peers import Peers, Wishes
+from .overlay.probation import Probation
 from .overlay.records import NodeRecord
 from .overlay.rekey import Rekeys
 from .overlay.relay import Mode
@@ -62,11 +62,6 @@ from .transport.plane import Plane
 log = Log("hived")
 
 DRAIN_SECONDS = 3.0
-CONTACTS_SECONDS = 300.0
-CLAIM_SECONDS = 0.1
-MAX_KEPT_SOURCES = 1000
-PROBATION_SECONDS = 600.0
-PROBATION_STEP = 10.0
 NEIGHBOUR_SECONDS = 120.0
 SWITCH_SECONDS = 0.0002
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -81,7 +76,6 @@ class Daemon:
         self._name = settings.name
         self._book = Book()
         self._tasks: trio.Nursery | None = None
-        self._claims: dict[str, str] = {}
         self._met = trio.Event()
         self._anew = False
         # Proxied connections that did not end in the time that a stop gives them.
@@ -139,9 +133,9 @@ class Daemon:
                             await api.start(self.server.run, listener)
                             api.start_soon(netlink.watch_addresses, self._on_network_change)
                             api.start_soon(wakeups.watch_sleep, self._on_network_change)
-                            api.start_soon(self._keep_contacts)
+                            api.start_soon(self.contacts.run)
                             api.start_soon(self._meet)
-                            api.start_soon(self._on_probation)
+                            api.start_soon(self.probation.run)
                             log.info(
                                 "ready",
                                 version=__version__,
@@ -159,7 +153,7 @@ class Daemon:
                     self.host.stop_listening()
                     self._cut = await self.reconciler.drain(DRAIN_SECONDS)
                     services.cancel_scope.cancel()
-                await self._save_contacts()
+                await self.contacts.save()
                 await self._save_records()
                 overlay.cancel_scope.cancel()
 
@@ -196,7 +190,6 @@ class Daemon:
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
         self.gossip = Gossip(self.sync, self.membership)
-        self.sync.was_met = self._was_met
         self.membership.name = self.sync.last_name
         changes = trio.Lock()
         self.rekeys = Rekeys(self.networks, self.membership, self.sync.clock, changes)
@@ -232,6 +225,11 @@ class Daemon:
             ),
             Dialer(self.host, policy.addresses, self.paths.relays_of, self.paths.circuits, self._to_relay),
         )
+        self.contacts = Contacts(
+            self.host, self.peers, self._book, self.settings, self.peer_store, self._is_listed
+        )
+        self.sync.was_met = self.contacts.was_met
+        self.probation = Probation(self.settings, self.sync, self.host)
         self.ingress = Ingress(self.membership.network_of, self.membership.require, self.sync.last_name)
         self.host.greeter = self.ingress.greet
         self.reconciler = Reconciler(
@@ -262,6 +260,7 @@ class Daemon:
             publish=self._publish,
             rekeys=self.rekeys,
             changes=changes,
+            probation=self.probation,
         )
         self.server = server.Server(self.node)
         identify = IdentifyService(self.identity, self.paths.addresses, lambda: self.host.handlers)
@@ -275,7 +274,7 @@ class Daemon:
             }
         )
         self.host.on_connected.append(lambda connection: self._notify())
-        self.host.on_disconnected.append(self._on_disconnected)
+        self.host.on_disconnected.append(lambda connection: self._notify())
         self.membership.on_joined.append(
             lambda connection, network: self._on_joined(network, connection.peer_id)
         )
@@ -291,8 +290,7 @@ class Daemon:
         book.addresses.update(await self.peer_store.addresses())
         book.registrations.update({(r.peer_id, r.network): r for r in await self.networks.registrations()})
         book.owners.update(await self.peer_store.names())
-        for source in (await self.settings.get("member_sources") or "").split():
-            self.host.admission.vouch(source, trio.current_time())
+        await self.contacts.load()
         await self.sync.load()
         await self._load_name(self.config)
         await self._create_missing(self.config)
@@ -418,9 +416,6 @@ class Daemon:
     def _is_listed(self, peer_id: str) -> bool:
         return any(self.node.knows(peer_id, network) for network in self.membership.keys)
 
-    def _was_met(self, peer_id: str) -> bool:
-        return peer_id in self.peers.contacts or self._book.peer(peer_id).last_contact is not None
-
     def _refused(self, peer_id: str, network: str, count: int) -> None:
         registration = self._book.registrations.get((peer_id, network))
         if registration is not None:
@@ -444,12 +439,6 @@ class Daemon:
     def _notify(self) -> None:
         self.node.notify()
 
-    def _on_disconnected(self, connection: Connection) -> None:
-        if connection.memberships and not connection.initiator and connection.relay is None:
-            # It may come back from there, in a crowd.
-            self.host.admission.vouch(source_of(connection.address), trio.current_time())
-        self._notify()
-
     def _on_joined(self, network: str, peer_id: str) -> None:
         if self.sync.is_hidden(network, peer_id):
             # It is there: a member that no list shows would be worse than one that was forgotten.
@@ -464,10 +453,7 @@ class Daemon:
 
     def _on_record(self, network: str, record: NodeRecord) -> None:
         author = record.peer_id
-        if self._book.claim(record.name, author):
-            self._claims[author] = record.name
-            if len(self._claims) == 1:
-                self._soon(self._keep_claims)
+        self.contacts.claim(record.name, author)
         if author in self.peers.links:
             if self.host.find(author) is None:
                 # A new address may be why it was not reached.
@@ -475,16 +461,6 @@ class Daemon:
         elif author != self.identity.peer_id:
             self._met.set()
         self._notify()
-
-    async def _keep_claims(self) -> None:
-        """New names come in bursts: one transaction for what has come together."""
-        await trio.sleep(CLAIM_SECONDS)
-        await self._write_claims()
-
-    async def _write_claims(self) -> None:
-        claims = dict(self._claims)
-        self._claims.clear()
-        await self.peer_store.own_names(claims)
 
     async def _meet(self) -> None:
         """Choose neighbours, once for each burst of new members; now and then in the place of lost ones."""
@@ -499,56 +475,10 @@ class Daemon:
             self.peers.refresh()
             took = time.perf_counter() - began
 
-    async def _on_probation(self) -> None:
-        """Out of a backup: until it was in touch with others for a while, a copy that runs ends this node."""
-        self.node.probation = await self.settings.restored()
-        if self.node.probation is None:
-            return
-        twin = trio.Event()
-        self.sync.author.on_twin = twin.set
-        touched = 0.0
-        while touched < PROBATION_SECONDS:
-            with trio.move_on_after(PROBATION_STEP):
-                await twin.wait()
-                raise conflict(
-                    "running the restored node failed",
-                    "the node that the backup was made of still runs elsewhere",
-                    "Stop it for good (systemctl disable --now hived there), then start this one again",
-                )
-            touched += PROBATION_STEP if any(c.usable for c in self.host.all_connections()) else 0
-        await self.settings.clear_restored()
-        self.node.probation = None
-        log.info("the restored node is the only one of its identity")
-
-    async def _keep_contacts(self) -> None:
-        while True:
-            await trio.sleep(CONTACTS_SECONDS)
-            await self._save_contacts()
-
-    async def _save_contacts(self) -> None:
-        contacts = dict(self.peers.contacts)
-        for connection in self.host.all_connections():
-            if connection.usable:
-                before = contacts.get(connection.peer_id, 0.0)
-                contacts[connection.peer_id] = max(before, connection.heard)
-        # An identity costs a member nothing: only of those who are known besides.
-        contacts = {p: when for p, when in contacts.items() if self._is_listed(p)}
-        try:
-            sources = self.host.admission.vouched()[-MAX_KEPT_SOURCES:]
-            await self.settings.set("member_sources", " ".join(sources))
-            await self.peer_store.contacted(contacts)
-        except HiveError as error:
-            log.error("the last contacts could not be kept", why=error.line())
-            return
-        for peer_id, when in contacts.items():
-            self._book.peers[peer_id] = replace(self._book.peer(peer_id), last_contact=when)
-        self.peers.contacts.clear()
-
     async def _save_records(self) -> None:
         self.sync.tick()
         try:
             await self.sync.save()
-            await self._write_claims()
         except HiveError as error:
             log.error("what was learned last could not be kept", why=error.line())
 

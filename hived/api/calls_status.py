@@ -98,9 +98,9 @@ def _troubles(node: Node) -> list[str]:
             "another hived runs with this node's identity: stop one of the two"
             " (to move a node: hivectl backup, stop it for good, hivectl restore)"
         )
-    if node.probation is not None:
+    if node.probation.since is not None:
         found.append(
-            f"restored from a backup at {rfc3339(node.probation)}: the original must not run any more;"
+            f"restored from a backup at {rfc3339(node.probation.since)}: the original must not run any more;"
             " if a network was rekeyed since the backup: hivectl networks rekey NETWORK --join"
         )
     found += [line for network in node.membership.keys for line in rekey_troubles(node, network)]

@@ -18,6 +18,7 @@ from ..overlay.membership import Membership
 from ..overlay.names import Names
 from ..overlay.paths import Paths
 from ..overlay.peers import Peers
+from ..overlay.probation import Probation
 from ..overlay.records import MAX_TIME
 from ..overlay.rekey import Rekeys
 from ..overlay.sync import Sync
@@ -64,6 +65,7 @@ class Node:
     rekeys: Rekeys
     # Held while networks, or what belongs to one, change in the store and in memory.
     changes: trio.Lock
+    probation: Probation
     started: float = field(default_factory=time.monotonic)
     changed: trio.Event = field(default_factory=trio.Event)
     # Held while a backup is made or restored: each takes memory many times a database's size.
@@ -72,8 +74,6 @@ class Node:
     restart: trio.Event = field(default_factory=trio.Event)
     # From when that state is written: what changes now would be lost.
     is_restored: bool = False
-    # When the state came out of a backup, epoch seconds, while the original may still show.
-    probation: float | None = None
 
     @property
     def uptime(self) -> float:
