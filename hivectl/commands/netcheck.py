@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import click
 
 from hivectl import output, report
@@ -15,6 +17,20 @@ _NATS = {
     "offline": "unknown: no member is connected",
     "unknown": "unknown: two members at different places are needed to tell",
 }
+_ON_THIS_NETWORK = "none in the way on this network: members here dial this node; nobody outside has told"
+
+
+def _is_local(check: Netcheck) -> bool:
+    """Whether only private addresses were reached: by neighbours, that is."""
+    hosts = [address.split("/")[2] for address in check.reached]
+    return bool(hosts) and all(map(_is_private, hosts))
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 @click.command(cls=Command)
@@ -37,7 +53,7 @@ def show(check: Netcheck) -> None:
     output.pairs(
         [
             ("addresses", " and ".join(families) or "none"),
-            ("nat", _NATS.get(check.nat, check.nat)),
+            ("nat", _ON_THIS_NETWORK if _is_local(check) else _NATS.get(check.nat, check.nat)),
             ("asked", f"{output.count(check.asked, 'member')} told how they see this node"),
             ("reached_on", check.reached or ["none"]),
             ("seen_as", check.seen_as or ["not known"]),

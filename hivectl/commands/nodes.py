@@ -51,7 +51,8 @@ def table(rows: list[Node]) -> Table:
 
 
 def _way(row: Node, names: dict[str, str]) -> str:
-    return f"relayed via {names.get(row.relay, row.relay)}" if row.relay else row.path
+    way = f"relayed via {names.get(row.relay, row.relay)}" if row.relay else row.path
+    return f"{way}, silent {output.duration(row.silent)}" if row.silent else way
 
 
 @nodes.command()

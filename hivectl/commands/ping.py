@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import sys
 import time
 
 import click
@@ -48,7 +50,7 @@ def ping(settings: Settings, node: str, count: int | None, interval: float) -> N
                 if error.kind is not Kind.UNREACHABLE or (count == 1 and sent == 1):
                     raise
                 failure = error
-                output.note(f"hivectl: {error.line()}")
+                output.note(f"hivectl: {sent}: {error.line()}")
                 continue
             failure = None
             times.append(reply.value.rtt_ms)
@@ -66,12 +68,12 @@ def ping(settings: Settings, node: str, count: int | None, interval: float) -> N
     except KeyboardInterrupt:
         if not times and failure is None:
             raise
-    if times and not settings.json:
-        ordered = sorted(times)
-        median = ordered[len(ordered) // 2]
-        output.note(
-            f"{len(times)} of {sent} answered;"
-            f" least {ordered[0]:.2f}, median {median:.2f}, most {ordered[-1]:.2f} ms"
+    if not settings.json:
+        figures = (
+            f"; least {min(times):.2f}, median {statistics.median(times):.2f}, most {max(times):.2f} ms"
+            if times
+            else ""
         )
+        output.note(f"{len(times)} of {sent} answered{figures}")
     if failure is not None:
-        raise failure
+        sys.exit(failure.kind.exit_code)

@@ -30,7 +30,7 @@ def show(status: Status) -> None:
             ("name", status.name),
             ("peer_id", status.peer_id),
             ("version", f"hived {status.version}, up {output.duration(status.uptime)}"),
-            ("reachability", status.reachability),
+            ("reachability", _REACHABILITY.get(status.reachability, status.reachability)),
             ("addresses", status.addresses or ["none"]),
             ("networks", networks or ["none: hivectl networks create NAME, or join NAME"]),
             ("peers", f"{status.peers} connected"),
@@ -44,6 +44,9 @@ def show(status: Status) -> None:
     if status.proxies:
         print()
         output.show(proxy_table(status.proxies))
+
+
+_REACHABILITY = {"unknown": "unknown (hivectl netcheck says what is missing)"}
 
 
 def _proxies(status: Status) -> str:

@@ -31,9 +31,10 @@ async def ping(node: Node, caller: Caller, node_ref: str) -> Ping:
         with trio.fail_after(PING_SECONDS):
             seconds = await _round_trip(connection)
     except (*STREAM_ERRORS, trio.TooSlowError) as error:
+        gone = not connection.is_open
         raise unreachable(
             f"pinging {node_ref} failed",
-            str(error) or f"no answer within {PING_SECONDS:.0f} s",
+            "the connection ended" if gone else str(error) or f"no answer within {PING_SECONDS:.0f} s",
             f"See hivectl nodes show {node_ref}",
         ) from None
     names = node.names()

@@ -144,6 +144,8 @@ def node_detail(node: Node, peer_id: str) -> NodeDetail:
     addresses = dict.fromkeys(node.book.addresses.get(peer_id, []), "user")
     addresses |= {address: "record" for r in records for address in r.addresses}
     addresses |= {circuit_address(relay): "record" for relay in node.paths.relays_of(peer_id)}
+    if connection is not None and connection.relay is None:
+        addresses.setdefault(connection.address, "connection")
     stored = node.book.peer(peer_id)
     here = last_contact_here(node, peer_id)
     rtt = connection.muxer.rtt if connection else None

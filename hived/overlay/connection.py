@@ -36,8 +36,8 @@ class Connection:
     ``memberships`` are the networks that the peer has proved on this connection, ``usable``
     those where both sides know so, and streams may be opened; ``served``: there was one. ``relay``: the peer
     ID of the node whose circuit it runs over; ``from_listener``: we dialled it from a listener's port;
-    ``punched``: both sides dialled at a time that they had agreed on; ``handlers``: of protocols that are
-    offered on this connection besides.
+    ``host``: the IP address that it leads to, "" for none; ``punched``: both sides dialled at a time that
+    they had agreed on; ``handlers``: of protocols that are offered on this connection besides.
     """
 
     peer_id: str
@@ -54,6 +54,7 @@ class Connection:
     streams: int = 0
     pings: int = 0
     relay: str | None = None
+    host: str = ""
     from_listener: bool = False
     punched: bool = False
     handlers: dict[str, Callable[[MuxedStream, Connection], Awaitable[None]]] = field(

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import trio
 
 from ..errors import HiveError
+from ..logs import Log
 from .circuits import Circuits
 from .connection import Connection, DialError
 from .host import Host
 from .identity import CIRCUIT, outside_relay, relay_of
+
+log = Log("hived.overlay.dialer")
 
 MAX_DIALS = 16
 STAGGER_SECONDS = 0.2
@@ -66,8 +69,12 @@ class Dialer:
             addresses.insert(0, tries.last_good)
         circuits = [relay for relay in map(relay_of, told) if relay is not None]
         named = dict.fromkeys([*self._relays(peer_id), *circuits]) if self._circuits else {}
-        # Those first that are connected: another one may be why this peer must be dialled.
-        relays = sorted((relay for relay in named if relay != peer_id), key=self._is_away)
+        # Last those through which nothing came, and those that are not connected: one of them may be why
+        # this peer must be dialled.
+        relays = sorted(
+            (relay for relay in named if relay != peer_id),
+            key=lambda relay: (circuit_address(relay) in tries.errors, self._is_away(relay)),
+        )
         ways = [*addresses, *map(circuit_address, relays)]
         tries.errors = {way: why for way, why in tries.errors.items() if way in ways}
         if not ways:
@@ -85,8 +92,15 @@ class Dialer:
                     tries.errors[way] = str(error)
                     failed[way].set()
                     return
-                tries.errors.pop(way, None)
+                except Exception:
+                    # What others name is dialled here: one way's failure, not the node's end.
+                    log.exception("a defect in dialling; please report it", peer=peer_id, way=way)
+                    tries.errors[way] = "a defect in hived"
+                    failed[way].set()
+                    return
                 if connection.relay is None:
+                    # Of a relay's only a membership on it shows that something comes through.
+                    tries.errors.pop(way, None)
                     tries.last_good = way
                 if winner:
                     self._host.close_soon(connection)

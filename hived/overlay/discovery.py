@@ -33,6 +33,8 @@ SERVICE: Final = "_hive._tcp.local."
 DAY: Final = 86400
 TAG_CHARS: Final = 16
 LOOKUP_MS: Final = 3000
+# Names looked up at once: one that nobody answers for holds up few others.
+_LOOKUPS = 8
 MAX_FOUND: Final = 1000
 _MAX_TAGS: Final = 16
 # Addresses change in bursts.
@@ -135,13 +137,13 @@ class Discovery:
             await trio.to_thread.run_sync(lambda: zeroconf.register_service(info, allow_name_change=True))
             ServiceBrowser(zeroconf, SERVICE, handlers=[self._heard])
             self.active = True
-            async for which, name in receive:
-                if which is zeroconf:
-                    await self._look_up(zeroconf, name)
+            async with trio.open_nursery() as nursery:
+                for _ in range(_LOOKUPS):
+                    nursery.start_soon(self._look_up_all, zeroconf, receive)
         except (OSError, ZeroconfError) as error:
             log.info("members on the LAN will not be found", why=str(error) or type(error).__name__)
         finally:
-            self._looking = None
+            self._looking, self.active = None, False
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(zeroconf.close)
 
@@ -171,10 +173,22 @@ class Discovery:
             peer_id = self._names.pop(name, None)
             if peer_id is not None:
                 self.found.pop(peer_id, None)
+        elif not name.endswith(f".{SERVICE}"):
+            return
         elif self._looking is not None and len(self._names) < MAX_FOUND:
             # A flood of names loses some; a name that stays is heard again.
             with contextlib.suppress(trio.WouldBlock):
                 self._looking.send_nowait((zeroconf, name))
+
+    async def _look_up_all(
+        self, zeroconf: Zeroconf, names: trio.MemoryReceiveChannel[tuple[Zeroconf, str]]
+    ) -> None:
+        async for which, name in names:
+            if which is zeroconf:
+                try:
+                    await self._look_up(zeroconf, name)
+                except (OSError, ValueError, ZeroconfError) as error:
+                    log.debug("a name on the LAN that is none", name=name, why=type(error).__name__)
 
     async def _look_up(self, zeroconf: Zeroconf, name: str) -> None:
         info = await trio.to_thread.run_sync(lambda: zeroconf.get_service_info(SERVICE, name, LOOKUP_MS))

@@ -33,8 +33,14 @@ PUNCH_SECONDS = 5.0
 STEP_SECONDS = 0.15
 QUICK_TRIES = 3
 QUICK_PAUSE = 0.5
+# So often one of the two may not know yet how it looks from outside.
+MAX_UNREADY = 12
 FIRST_PAUSE, MAX_PAUSE = 15.0, 600.0
+# At once; others wait for their turn.
+MAX_TRIES = 64
 _MAX_ADDRESSES = 12
+# Dials of one address that refuses, in one try.
+_MAX_REFUSED = 12
 # Of those that a peer says it is dialled on, one after the other.
 _MAX_PUBLIC = 3
 
@@ -50,6 +56,9 @@ class _Try:
 class HolePuncher:
     """``addresses``: where this node might be met; ``public``: where a peer says that it can be dialled.
 
+    ``ready``: whether this node knows how it looks from outside, or that nobody tells. What is dialled in
+    vain leaves an entry in this side's router; a later SYN of the other side that it lets in may get to our
+    listener then, whose answer it takes for a wrong one: the first try should be the one that succeeds.
     ``errors`` has what went wrong last, by peer.
     """
 
@@ -58,6 +67,7 @@ class HolePuncher:
         host: Host,
         addresses: Callable[[], Iterable[str]],
         public: Callable[[str], Iterable[str]] = lambda peer_id: (),
+        ready: Callable[[], bool] = lambda: True,
         rng: random.Random | None = None,
     ) -> None:
         self.errors: dict[str, str] = {}
@@ -66,12 +76,15 @@ class HolePuncher:
         self._host = host
         self._addresses = addresses
         self._public = public
+        self._ready = ready
         self._rng = rng or random.Random()
         self._nursery: trio.Nursery | None = None
         self._running: dict[str, trio.Event] = {}
         self._tries: dict[str, _Try] = {}
         # What a peer names is dialled: it shall not have us dial without end.
         self._served = Allowance(burst=12, rate=0.1)
+        self._served_all = Allowance(burst=120, rate=4)
+        self._dials = trio.CapacityLimiter(MAX_TRIES)
         host.member_handlers[DCUTR] = self._serve
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -87,8 +100,33 @@ class HolePuncher:
         """A membership was made on a connection: where it came over a relay, try for a direct one."""
         if connection.relay is None or connection.initiator or self._nursery is None:
             return
-        if connection.peer_id not in self._running:
-            self._nursery.start_soon(self._keep_trying, connection)
+        self._begin_trying(connection.peer_id)
+
+    def lost(self, peer_id: str) -> None:
+        """A direct connection is gone: a relayed one that is left wants another."""
+        if self._nursery is not None and self._relayed(peer_id) is not None:
+            self._begin_trying(peer_id)
+
+    def _begin_trying(self, peer_id: str) -> None:
+        running = self._running.get(peer_id)
+        if running is not None:
+            # The relay is another one; what was arranged over the former is cut off.
+            running.set()
+        elif self._nursery is not None:
+            self._running[peer_id] = trio.Event()
+            self._nursery.start_soon(self._keep_trying, peer_id)
+
+    def _relayed(self, peer_id: str) -> Connection | None:
+        """The newest connection over which this node is the one to begin."""
+        found = [
+            connection
+            for connection in self._host.connections.get(peer_id, ())
+            if connection.relay is not None
+            and not connection.initiator
+            and connection.takes_streams
+            and connection.memberships
+        ]
+        return found[-1] if found else None
 
     def kick(self) -> None:
         """The network has changed: what failed before may succeed now."""
@@ -99,27 +137,29 @@ class HolePuncher:
         found = self._host.find(peer_id)
         return found is not None and found.relay is None
 
-    async def _keep_trying(self, connection: Connection) -> None:
-        """As long as there is only the relayed connection: three times soon, then now and then."""
-        peer_id = connection.peer_id
-        tries, pause = 0, FIRST_PAUSE
-        self._running[peer_id] = trio.Event()
+    async def _keep_trying(self, peer_id: str) -> None:
+        """As long as there are only relayed connections: three times soon, then now and then."""
+        tries, unready, pause = 0, 0, FIRST_PAUSE
         try:
-            while connection.takes_streams and not self._direct(peer_id):
-                await self._dial_public(peer_id)
-                if not self._direct(peer_id) and peer_id not in self._tries:
-                    with trio.CancelScope() as scope:
-                        mine = self._begin(peer_id, scope)
-                        try:
-                            await self._punch(connection)
-                        finally:
-                            self._end(peer_id, mine)
+            while not self._direct(peer_id):
+                connection = self._relayed(peer_id)
+                if connection is None:
+                    return
+                kick = self._running[peer_id] = trio.Event()
+                arranged = False
+                if self._ready() or unready >= MAX_UNREADY:
+                    await self._dial_public(peer_id)
+                    if not self._direct(peer_id) and peer_id not in self._tries:
+                        arranged = await self._try(peer_id, connection)
                 if peer_id in self._tries:
+                    arranged = True
                     await self._tries[peer_id].over.wait()
                 if self._direct(peer_id):
                     return
-                tries += 1
-                kick = self._running[peer_id] = trio.Event()
+                if arranged or unready >= MAX_UNREADY:
+                    tries += 1
+                else:
+                    unready += 1
                 wait = QUICK_PAUSE if tries < QUICK_TRIES else pause * self._rng.uniform(0.75, 1.25)
                 with trio.move_on_after(wait):
                     await kick.wait()
@@ -128,7 +168,18 @@ class HolePuncher:
                 elif tries >= QUICK_TRIES:
                     pause = min(2 * pause, MAX_PAUSE)
         finally:
-            del self._running[peer_id]
+            self._running.pop(peer_id, None)
+
+    async def _try(self, peer_id: str, connection: Connection) -> bool:
+        """One try of ours, unless the peer's takes its place; whether it could be arranged."""
+        arranged = False
+        with trio.CancelScope() as scope:
+            mine = self._begin(peer_id, scope)
+            try:
+                arranged = await self._punch(connection)
+            finally:
+                self._end(peer_id, mine)
+        return arranged
 
     def _tell(self, peer_id: str) -> None:
         for callback in self.on_direct:
@@ -138,7 +189,8 @@ class HolePuncher:
         """What needs no punching is dialled first, by one side alone."""
         for address in list(self._public(peer_id))[:_MAX_PUBLIC]:
             try:
-                await self._host.dial(address, peer_id)
+                # From any port: an entry for the listener's own is for punching.
+                await self._host.dial(address, peer_id, from_listener=False)
             except DialError as error:
                 log.debug("no direct way", peer=peer_id, address=address, why=error)
             else:
@@ -163,13 +215,17 @@ class HolePuncher:
         running = self._tries.get(peer_id)
         if running is not None and (running.ours is None or self._host.identity.peer_id < peer_id):
             raise ProtocolError("there is a try at hole punching already")
-        if not self._served.take(peer_id, trio.current_time()):
+        now = trio.current_time()
+        if not self._served.take(peer_id, now) or not self._served_all.take("", now):
             raise ProtocolError("too many tries at hole punching")
         if running is not None and running.ours is not None:
             running.ours.cancel()
 
-    async def _punch(self, connection: Connection) -> None:
-        """B of the specification: ask for addresses, measure, say when, and dial half a round trip later."""
+    async def _punch(self, connection: Connection) -> bool:
+        """B of the specification: ask for addresses, measure, say when, and dial half a round trip later.
+
+        Whether it could be arranged.
+        """
         peer_id = connection.peer_id
         try:
             with trio.fail_after(MESSAGE_SECONDS):
@@ -185,8 +241,9 @@ class HolePuncher:
                     await stream.aclose()
         except STREAM_ERRORS as error:
             self.errors[peer_id] = f"hole punching could not be arranged: {error}"
-            return
+            return False
         await self._dial_all(peer_id, theirs, initiator=False)
+        return True
 
     async def _serve(self, stream: MuxedStream, connection: Connection) -> None:
         """A of the specification: answer with addresses, and dial as soon as it is time."""
@@ -195,6 +252,8 @@ class HolePuncher:
         peer_id = connection.peer_id
         with trio.fail_after(MESSAGE_SECONDS):
             theirs = _addresses_in(await receive(stream, HolePunch()), HolePunch.CONNECT)
+            if not self._ready():
+                raise ProtocolError("this node does not know yet how it looks from outside")
             self._make_way(peer_id)
             mine = self._begin(peer_id)
             try:
@@ -228,10 +287,12 @@ class HolePuncher:
         # Where their SYN gets to our listener instead of our socket, the roles are the same.
         expected = self._host.expecting(addresses if initiator else (), peer_id)
         with trio.move_on_after(PUNCH_SECONDS), expected:
-            async with trio.open_nursery() as nursery:
+            async with self._dials, trio.open_nursery() as nursery:
 
                 async def one(address: str) -> None:
-                    while not self._direct(peer_id):
+                    for _ in range(_MAX_REFUSED):
+                        if self._direct(peer_id):
+                            break
                         try:
                             await self._host.dial(address, peer_id, initiator=initiator, punch=True)
                         except DialError as error:
@@ -239,6 +300,8 @@ class HolePuncher:
                             await trio.sleep(STEP_SECONDS * self._rng.uniform(0.5, 1.5))
                         else:
                             break
+                    else:
+                        return
                     nursery.cancel_scope.cancel()
 
                 for address in addresses:

@@ -154,13 +154,14 @@ class Host:
                     remote = of_socket(stream.socket.getpeername()[:2])
                 except OSError:
                     remote = ""
-                if remote in self._expected:
-                    nursery.start_soon(self._met, stream, remote)
-                elif remote and self.admission.admit(source_of(remote), trio.current_time()):
-                    nursery.start_soon(self._inbound, stream, remote)
-                else:
+                if not remote or not self.admission.admit(source_of(remote), trio.current_time()):
                     self._turned_away()
                     abort(stream)
+                elif remote in self._expected:
+                    # Once: the address may be that of somebody else, who then gets in the next time.
+                    nursery.start_soon(self._met, stream, remote, self._expected.pop(remote))
+                else:
+                    nursery.start_soon(self._inbound, stream, remote)
 
     def _turned_away(self) -> None:
         """One line in ten seconds, with the count: a flood of connections is none of the log."""
@@ -196,7 +197,8 @@ class Host:
     @contextlib.contextmanager
     def expecting(self, addresses: Iterable[str], peer_id: str) -> Iterator[None]:
         """Within the block, who comes from one of these addresses is that peer, and our server."""
-        mine = dict.fromkeys(addresses, peer_id)
+        taken = {c.address for c in self.all_connections() if c.relay is None and c.peer_id != peer_id}
+        mine = {address: peer_id for address in addresses if address not in taken}
         self._expected |= mine
         try:
             yield
@@ -204,12 +206,14 @@ class Host:
             for address in mine:
                 self._expected.pop(address, None)
 
-    async def _met(self, stream: trio.SocketStream, remote: str) -> None:
+    async def _met(self, stream: trio.SocketStream, remote: str, peer_id: str) -> None:
         try:
-            connection = await self._upgrade(stream, self._expected.get(remote), remote, initiator=True)
+            connection = await self._upgrade(stream, peer_id, remote, initiator=True)
             connection.punched = True
         except DialError as error:
             log.debug("handshake failed", remote=remote, why=error)
+        except Exception:
+            log.exception("a defect in a handshake; please report it", remote=remote)
 
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
@@ -225,17 +229,27 @@ class Host:
     # Dialing
 
     async def dial(
-        self, address: str, peer_id: str, *, initiator: bool = True, punch: bool = False
+        self,
+        address: str,
+        peer_id: str,
+        *,
+        initiator: bool = True,
+        punch: bool = False,
+        from_listener: bool = True,
     ) -> Connection:
         """Connect to ``peer_id`` at one address. Raises DialError.
 
-        ``punch``: both sides dial, and from their listeners' ports only. Not ``initiator``: this one is the
-        server of all that runs over TCP then.
+        ``from_listener``: from a listener's port, where that can be. ``punch``: both sides dial, and only
+        from there. Not ``initiator``: this one is the server of all that runs over TCP then.
         """
-        end = parse(address)
+        try:
+            end = parse(address)
+        except ValueError as error:
+            raise DialError(f"it is no address: {error}") from None
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream, from_listener = await connect(end, self._origins(), insist=punch)
+                origins = self._origins() if from_listener else []
+                stream, from_listener = await connect(end, origins, insist=punch)
         except trio.TooSlowError:
             raise DialError("no answer") from None
         except OSError as error:
@@ -267,6 +281,10 @@ class Host:
         relay: str | None = None,
     ) -> Connection:
         try:
+            peer = "" if isinstance(stream, MuxedStream) else str(stream.socket.getpeername()[0])
+        except OSError:
+            peer = ""
+        try:
             secured = await self._upgrader.upgrade(stream, initiator=initiator, expected=expected)
             if expected not in (None, secured.peer_id):
                 raise DialError("another node answers")
@@ -296,6 +314,7 @@ class Host:
         connection = Connection(
             secured.peer_id, muxer, initiator, remote, secured.handshake_hash, relay=relay
         )
+        connection.host = parse(of_socket((peer, 0))).host if peer else ""
         if self.greeter is not None:
             muxer.greeter = partial(self.greeter, connection)
         several = self.connections.setdefault(connection.peer_id, [])

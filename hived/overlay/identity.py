@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -107,9 +107,17 @@ def outside_relay(text: str) -> str | None:
         if not found or not is_dialable(peer_id):
             return None
         parse(address)
+        # The whole is what is dialled.
+        parse(text)
     except ValueError:
         return None
     return peer_id
+
+
+def usable_relays(relays: Iterable[str]) -> list[str]:
+    """Those of a record's relays that can be used: peer IDs of nodes, addresses of others."""
+    found = dict.fromkeys(r for r in list(relays)[:_MAX_ADDRESSES] if is_peer_id(r) or outside_relay(r))
+    return list(found)
 
 
 def relay_of(text: str) -> str | None:

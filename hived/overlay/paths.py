@@ -7,6 +7,7 @@ node as a relay (``relay``), and direct connections in the place of relayed ones
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -34,6 +35,8 @@ BUSY_FROM = 0.7
 PROBE_SECONDS = 3.0
 # How often relays in use are asked whether they live, and how long they may take to say so.
 CHECK_SECONDS = 5.0
+# So many others are asked where no relay is in use.
+MAX_CANARIES = 2
 # How often it is looked whether relays that are no members are connected.
 OUTSIDE_SECONDS = 10.0
 
@@ -70,10 +73,14 @@ class Paths:
         self.discovery = Discovery(
             host.identity.peer_id, lambda: list(membership.keys), lambda: host.listening
         )
-        self.puncher = HolePuncher(host, self._meeting_addresses, self._public_of)
+        self.puncher = HolePuncher(
+            host, self._meeting_addresses, self._public_of, lambda: self.reachability.measured
+        )
         self.reachability.on_change += [self.reservations.kick, self._say_soon]
         self.reservations.on_change.append(self._say_soon)
+        self._probed = float("-inf")
         membership.on_joined.append(self._joined)
+        host.on_connected.append(self._connected)
         host.on_disconnected.append(self._disconnected)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -105,8 +112,7 @@ class Paths:
 
     def network_changed(self) -> None:
         """Addresses or routes of this machine are others now, or it has slept: what lives still?"""
-        for connection in self._host.all_connections():
-            connection.muxer.probe(PROBE_SECONDS)
+        self._probe_all()
         self.reachability.kick()
         self.reservations.kick()
         self.puncher.kick()
@@ -203,14 +209,28 @@ class Paths:
     # What happens
 
     async def _watch_relays(self) -> None:
-        """Ask relays in use whether they live: one that is gone without a word is missed by all behind it."""
+        """Ask relays in use whether they live: one that is gone without a word is missed by all behind it.
+
+        Where there is none, some others: they tell when a router on the way has another address.
+        """
         while True:
             await trio.sleep(CHECK_SECONDS)
-            used = {c.relay for c in self._host.all_connections() if c.relay} | set(self.reservations.held)
-            for relay in used:
-                connection = self._host.find(relay)
-                if connection is not None:
-                    connection.muxer.probe(CHECK_SECONDS)
+            live = [c for c in self._host.all_connections() if c.is_open]
+            used = {c.relay for c in live if c.relay} | set(self.reservations.held)
+            asked = [c for c in live if c.relay is None and c.peer_id in used]
+            for connection in asked or [c for c in live if c.usable][:MAX_CANARIES]:
+                connection.muxer.probe(CHECK_SECONDS)
+
+    def _probe_all(self) -> None:
+        self._probed = time.monotonic()
+        for connection in self._host.all_connections():
+            connection.muxer.probe(PROBE_SECONDS)
+
+    def _connected(self, connection: Connection) -> None:
+        """Who connects again may have lost what is open here still."""
+        for other in self._host.connections.get(connection.peer_id, ()):
+            if other is not connection:
+                other.muxer.probe(PROBE_SECONDS)
 
     async def _keep_outside(self) -> None:
         """While others cannot dial this node, stay connected to the relays that the admin has named."""
@@ -237,6 +257,14 @@ class Paths:
     def _disconnected(self, connection: Connection) -> None:
         if self.reservations.is_held(connection.peer_id):
             self.reservations.kick()
+        if connection.muxer.given_up and time.monotonic() - self._probed > PROBE_SECONDS:
+            # It may be the network that is another one, and no event of this machine has told.
+            self._probe_all()
+            self.reachability.kick()
+        if connection.relay is None:
+            self.puncher.lost(connection.peer_id)
+        if connection.peer_id not in self._host.connections:
+            self.puncher.errors.pop(connection.peer_id, None)
 
 
 def _is_elsewhere(address: str) -> bool:

@@ -17,7 +17,7 @@ from ..errors import HiveError, Kind, denied, unreachable
 from ..logs import Log, who
 from ..transport.muxstream import MuxedStream
 from .connection import STREAM_ERRORS, Connection, DialError
-from .dialer import Dialer, Tries
+from .dialer import Dialer, Tries, circuit_address
 from .host import Host
 from .membership import JoinDelayedError, JoinRefusedError, Membership
 from .quota import Allowance
@@ -307,6 +307,8 @@ class Peers:
         if link is not None:
             link.error = ""
             link.tries.relayed = connection.relay is not None
+            way = circuit_address(connection.relay) if connection.relay else connection.address
+            link.errors.pop(way, None)
             link.join_errors.pop(network, None)
             link.refused.pop(network, None)
             link.notify()
@@ -321,6 +323,8 @@ class Peers:
                 self._lost(connection)
         link = self.links.get(connection.peer_id)
         if link is not None:
+            if connection.relay is not None and (connection.muxer.given_up or not connection.memberships):
+                link.errors[circuit_address(connection.relay)] = "nothing came through it"
             link.notify()
             if connection.relay is not None and not connection.initiator and self._nursery is not None:
                 # With a relay many lose each other at once. Whoever had dialled does so again, and alone.

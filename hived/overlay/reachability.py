@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,8 @@ ASK_SECONDS = 8.0
 # So many members are asked in a round.
 ASKED = 4
 SETTLE_SECONDS = 0.5
+# After a measurement that told something, until members that come and go are a reason for the next one.
+FLOOR_SECONDS = 10.0
 AGAIN_SECONDS = 300.0
 OFFLINE_AGAIN_SECONDS = 30.0
 _MAX_DIALLED = 4
@@ -58,6 +61,8 @@ class Told(Message):
 
     observed: str = ""
     reached: list[str] = msgspec.field(default_factory=list)
+    # Whether it has dialled back: who is asked too often does not.
+    tried: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,29 @@ class Report:
     told: Told
 
 
-def classify(reports: Iterable[Report]) -> tuple[State, list[str], list[str]]:
+def classify(
+    reports: Iterable[Report], own: Iterable[str] | None = None
+) -> tuple[State, list[str], list[str]]:
     """The state, the addresses that outsiders reach, and the mappings that they see, out of members' reports.
 
+    ``own``: the addresses that they were asked about.
     Members on a network of private addresses say nothing about what those outside find.
     """
     reports = list(reports)
     outside = [report for report in reports if not _private(report.remote)]
-    reached = {
+    tried = sum(report.told.tried or bool(report.told.reached) for report in outside or reports)
+    by = Counter(
         address
         for report in (outside or reports)
-        for address in report.told.reached
+        for address in set(report.told.reached)
         if _counts(address, outside)
-    }
+    )
+    # At least half of those that have tried must agree: one that lies is not believed against two.
+    reached = {address for address, count in by.items() if 2 * count >= tried}
+    if own is not None:
+        # No one member makes this node give out somebody else's address as its own.
+        hosts = {_host(text) for text in (*own, *(report.told.observed for report in reports)) if text}
+        reached = {address for address in reached if _host(address) in hosts or by[address] > 1}
     seen = {
         report.told.observed: _host(report.remote)
         for report in outside or reports
@@ -103,11 +118,18 @@ def classify(reports: Iterable[Report]) -> tuple[State, list[str], list[str]]:
     }
     state: State = "unknown"
     for version in (6, 4):
-        if len(by_version[version]) > 1:
+        if len(by_version[version]) > 1 and not _agree(by_version[version], outside or reports):
             state = "symmetric"
         elif by_version[version] and len(observers[version]) > 1:
             state = "cone"
     return state, [], sorted(seen)
+
+
+def _agree(mappings: list[str], reports: list[Report]) -> bool:
+    """Whether more than half of those that see a mapping, and two at least, see one and the same."""
+    told = [r.told.observed for r in reports if r.from_listener and r.told.observed in mappings]
+    most = max(Counter(told).values())
+    return most >= 2 and 2 * most > len(told)
 
 
 def _private(address: str) -> bool:
@@ -142,13 +164,14 @@ class Reachability:
         self._membership = membership
         self._addresses = addresses
         self._kick = trio.Event()
+        self._due = trio.Event()
         self._served = Allowance(burst=6, rate=1 / 20)
         self._served_all = Allowance(burst=60, rate=2)
         # Whoever dials back is a stranger: the connection of its own goes on.
         self._upgrader = Upgrader(create_new_key_pair(secrets.token_bytes(32)))
         host.member_handlers[REACH] = self._serve
-        membership.on_joined.append(lambda connection, network: self.kick())
-        host.on_disconnected.append(lambda connection: self.kick() if connection.served else None)
+        membership.on_joined.append(lambda connection, network: self._members_changed())
+        host.on_disconnected.append(lambda connection: self._members_changed() if connection.served else None)
 
     @property
     def needs_relay(self) -> bool:
@@ -164,16 +187,29 @@ class Reachability:
         """Something has changed: ask again."""
         self._kick.set()
 
+    def _members_changed(self) -> None:
+        """Others may be asked now: at once where nothing is known yet, else not again and again."""
+        self._due.set()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask now and then, and after each change, until cancelled."""
         task_status.started()
         while True:
             pause = OFFLINE_AGAIN_SECONDS if self.state in ("offline", "unknown") else AGAIN_SECONDS
+            floor = 0.0 if self.state in ("offline", "unknown") else FLOOR_SECONDS
             with trio.move_on_after(pause):
-                await self._kick.wait()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._await_members, nursery.cancel_scope, floor)
+                    await self._kick.wait()
+                    nursery.cancel_scope.cancel()
                 await trio.sleep(SETTLE_SECONDS)
-            self._kick = trio.Event()
+            self._kick, self._due = trio.Event(), trio.Event()
             await self.measure()
+
+    async def _await_members(self, scope: trio.CancelScope, floor: float) -> None:
+        await trio.sleep(floor)
+        await self._due.wait()
+        scope.cancel()
 
     async def measure(self) -> list[Report]:
         """Ask some members at once, and take over what they say."""
@@ -191,13 +227,20 @@ class Reachability:
                 nursery.start_soon(ask, connection, network)
         if chosen and not reports:
             return reports
-        found = classify(reports) if chosen else ("offline", [], [])
+        found = classify(reports, self._addresses()) if chosen else ("offline", [], [])
         if (
             found[0] == "unknown"
             and self.state in ("cone", "symmetric")
             and set(found[2]) <= set(self.mapped)
         ):
             # Fewer have answered than before, and what they say is the same.
+            return reports
+        if (
+            self.state == "public"
+            and reports
+            and not any(report.told.tried or report.told.reached for report in reports)
+        ):
+            # Nobody has dialled back: they have been asked too often.
             return reports
         self.measured = True
         before = self.state, self.reached, self.mapped
@@ -260,6 +303,7 @@ class Reachability:
                     told.observed = connection.address
                 now = trio.current_time()
                 if self._served.take(connection.peer_id, now) and self._served_all.take("", now):
+                    told.tried = True
                     told.reached += await self._dial_back(connection, ask.dial)
             told.reached = list(dict.fromkeys(told.reached))
             await send(stream, told)
@@ -267,30 +311,31 @@ class Reachability:
 
     async def _dial_back(self, connection: Connection, wanted: list[str]) -> list[str]:
         """Which addresses answer as the asker: only of the host that the connection came from."""
-        host = _host(connection.address)
-        ends: list[Endpoint] = []
+        host = connection.host
+        # By what the asker named: where that is a name, this address of it is dialled and no other.
+        ends: dict[str, Endpoint] = {}
         for text in [*([] if connection.initiator else [connection.address]), *wanted]:
             try:
                 end = parse(text)
             except ValueError:
                 continue
-            if end not in ends and await _is_at(end, host):
-                ends.append(end)
+            if host and str(end) not in ends and len(ends) < _MAX_DIALLED and await _is_at(end, host):
+                ends[str(end)] = Endpoint("ip6" if ":" in host else "ip4", host, end.port)
         reached: list[str] = []
 
-        async def probe(end: Endpoint) -> None:
+        async def probe(named: str, end: Endpoint) -> None:
             with trio.move_on_after(DIAL_SECONDS):
                 try:
                     stream, _ = await connect(end)
                     async with stream:
                         await self._upgrader.upgrade(stream, initiator=True, expected=connection.peer_id)
-                        reached.append(str(end))
+                        reached.append(named)
                 except (OSError, HandshakeError, trio.BrokenResourceError):
                     pass
 
         async with trio.open_nursery() as nursery:
-            for end in ends[:_MAX_DIALLED]:
-                nursery.start_soon(probe, end)
+            for named, end in ends.items():
+                nursery.start_soon(probe, named, end)
         return reached
 
 
@@ -319,4 +364,5 @@ def _sane(told: Told) -> Told:
         return True
 
     observed = told.observed if usable(told.observed) and parse(told.observed).kind.startswith("ip") else ""
-    return Told(observed=observed, reached=[text for text in told.reached[:8] if usable(text)])
+    reached = [text for text in told.reached[:8] if usable(text)]
+    return Told(observed=observed, reached=reached, tried=told.tried)

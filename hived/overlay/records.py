@@ -16,7 +16,7 @@ from libp2p.peer.envelope import Envelope, make_unsigned, unmarshal_envelope
 from libp2p.peer.id import ID
 
 from ..schema import check_name
-from .identity import usable_addresses
+from .identity import usable_addresses, usable_relays
 from .ranges import MAX_SEQUENCE
 from .wire import Message, ProtocolError, decode
 
@@ -80,8 +80,9 @@ class Claim:
             raise ProtocolError(f"a record that does not verify: {error}") from None
         if record.peer_id != author:
             raise ProtocolError("a record that its node did not sign")
-        addresses = usable_addresses(record.addresses)
-        return SignedRecord(msgspec.structs.replace(record, addresses=addresses), self._envelope)
+        addresses, relays = usable_addresses(record.addresses), usable_relays(record.relays)
+        usable = msgspec.structs.replace(record, addresses=addresses, relays=relays)
+        return SignedRecord(usable, self._envelope)
 
 
 def read(envelope: bytes, network_id: bytes) -> Claim:

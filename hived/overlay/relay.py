@@ -246,7 +246,12 @@ class Relay:
         except BaseException:
             onward.reset()
             raise
-        joint = join_streams(self._host.plane, stream, onward, limit=None if member else 2 * STRANGER_BYTES)
+        try:
+            limit_bytes = None if member else 2 * STRANGER_BYTES
+            joint = join_streams(self._host.plane, stream, onward, limit=limit_bytes)
+        except BaseException:
+            onward.reset()
+            raise
         try:
             with trio.move_on_after(float("inf") if member else STRANGER_SECONDS):
                 await joint.wait()

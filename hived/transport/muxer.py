@@ -84,6 +84,11 @@ class Muxer:
         return self.tunnel.lost and not (self._cancelled or self._closed_here)
 
     @property
+    def given_up(self) -> bool:
+        """Whether it ended because nobody answered: the other side is gone, or the way to it."""
+        return self.tunnel.given_up
+
+    @property
     def bytes_in(self) -> int:
         """What has passed the pipe, headers included."""
         return self.tunnel.bytes_in

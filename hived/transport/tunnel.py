@@ -70,8 +70,8 @@ class Tunnel:
     """``alive``: its end has not begun.
 
     ``expects_data``: whether the peer takes a stream's data before it has answered; None until it has.
-    Once it has ended: ``lost``, neither side had announced that; ``cut`` and ``cut_proxied``, how many
-    streams lived then, and of those how many led to a socket.
+    Once it has ended: ``lost``, neither side had announced that; ``given_up``, nobody answered; ``cut`` and
+    ``cut_proxied``, how many streams lived then, and of those how many led to a socket.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Tunnel:
         self.alive = True
         self.close_reason = ""
         self.expects_data: bool | None = None
-        self.lost = False
+        self.lost = self.given_up = False
         self.cut = self.cut_proxied = 0
         self.plane = plane
         self.outbox = Outbox(self._activate)
@@ -110,7 +110,6 @@ class Tunnel:
         self._active = False
         self._started = False
         self._closed = False
-        self._silent = False
         # Of its end.
         self._timer: Timer | None = None
         # A deliberate end waits for what is queued: why, when it must come, and whether it waits no more.
@@ -194,7 +193,7 @@ class Tunnel:
 
     def give_up(self, why: str) -> None:
         """Nobody answers. The system forgets it, too, so that the same two ports can be connected anew."""
-        self._silent = self._silent or self.alive
+        self.given_up = self.given_up or self.alive
         self.end(why, None)
 
     def end_now(self) -> None:
@@ -268,7 +267,7 @@ class Tunnel:
         self.reader.close()
         self.writer.stop()
         with contextlib.suppress(OSError):
-            if self._silent:
+            if self.given_up:
                 self._pipe.abort()
             else:
                 self._pipe.close()

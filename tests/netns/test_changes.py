@@ -74,3 +74,40 @@ def test_asleep_for_a_minute_and_awake_elsewhere(lab: Lab) -> None:
             time.sleep(60)
         answers(FOUND_AGAIN)
         assert [line for line in a.log.lines if "awake again" in line]
+
+
+@pytest.mark.timeout(240)
+def test_two_behind_nats_find_each_other_again(lab: Lab) -> None:
+    """Over the direct path: a router's other address, of which no event tells, on either side; no route."""
+    pub1, pub2 = lab.public("pub1"), lab.public("pub2")
+    near, far = lab.lan("home", "prc").host("near"), lab.lan("office", "prc").host("far")
+    _, _, a, b = mesh(lab, pub1, pub2, near, far, first=2)
+    with web(near) as here, web(far) as there:
+        doors = ((near, proxy(a, b, there)), (far, proxy(b, a, here)))
+
+        def change(what: Callable[[], object]) -> None:
+            await_path(a, b, SECONDS, "direct")
+            await_path(b, a, SECONDS, "direct")
+            what()
+            began = time.monotonic()
+            for host, door in doors:
+                while True:
+                    with contextlib.suppress(OSError):
+                        assert fetch(host, f"http://127.0.0.1:{door}/page", 3) == "you asked for /page"
+                        break
+                    passed = time.monotonic() - began
+                    assert passed < FOUND_AGAIN, f"{host.name}: {a.ctl('nodes').out}\n{b.ctl('nodes').out}"
+                    time.sleep(0.2)
+
+        change(near.router.readdress)
+        change(far.router.readdress)
+        change(near.readdress)
+
+        def away() -> None:
+            near.drop_default()
+            a.await_row(b, lambda row: row["path"] == "none", SECONDS)
+            near.restore_default()
+
+        change(away)
+        await_path(a, b, SECONDS, "direct")
+        await_path(b, a, SECONDS, "direct")

@@ -45,6 +45,50 @@ def heard(sock: socket.socket) -> bytes:
     return found
 
 
+def shout(host: Host, packet: bytes) -> None:
+    """Say something to all on a LAN."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host.address, PORT))
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(host.address))
+            sock.sendto(packet, (GROUP, PORT))
+
+    host.call(send)
+
+
+def dns_name(*labels: bytes) -> bytes:
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def test_a_name_that_is_none_ends_nothing(lab: Lab) -> None:
+    """A packet that points from our service to a name of another kind, or to none that can be."""
+    home = lab.lan("home")
+    one, two, evil = home.host("one"), home.host("two"), home.host("evil")
+    home.router.cut()
+    a = lab.node(one)
+    a.start()
+    a.create(NETWORK)
+    deadline = time.monotonic() + 20
+    while not a.json("netcheck")["mdns_on"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    service = dns_name(b"_hive", b"_tcp", b"local")
+    for alias in (
+        dns_name(b"x", b"_http", b"_tcp", b"local"),
+        dns_name(b"\x01\x02", b"_hive", b"_tcp", b"local"),
+    ):
+        record = service + struct.pack("!HHIH", 12, 1, 4500, len(alias)) + alias
+        shout(evil, struct.pack("!HHHHHH", 0, 0x8400, 0, 1, 0, 0) + record)
+    b = lab.node(two)
+    b.start()
+    b.create(NETWORK)
+    await_path(a, b, 25, "direct")
+    assert a.json("netcheck")["mdns_on"]
+
+
 def test_members_on_a_lan_find_each_other(lab: Lab) -> None:
     """Two LANs without a way between: each finds its own. A stranger hears that nodes are there, no more."""
     home, office = lab.lan("home"), lab.lan("office")

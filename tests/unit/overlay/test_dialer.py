@@ -10,7 +10,7 @@ from hived.errors import unreachable
 from hived.overlay import dialer as dialer_module
 from hived.overlay.connection import Connection, DialError
 from hived.overlay.dialer import MAX_DIALS, Dialer, Tries, circuit_address
-from hived.overlay.identity import CIRCUIT, outside_relay, relay_of, usable_addresses
+from hived.overlay.identity import CIRCUIT, outside_relay, relay_of, usable_addresses, usable_relays
 from tests.unit.overlay.parties import Logged
 from tests.unit.overlay.test_relay import Scene, scene
 
@@ -124,6 +124,30 @@ async def test_why_there_is_no_way(logged: Logged) -> None:
             await dialer(s, [], []).dial(s.far.peer_id, Tries())
         with pytest.raises(DialError, match=r"refused; /p2p/12D3KooW\w+/p2p-circuit: it has no reservation"):
             await dialer(s, [NOWHERE], [s.middle.peer_id]).dial(s.far.peer_id, Tries())
+
+
+@trio_test
+async def test_what_cannot_be_dialled_is_an_error_of_that_way(logged: Logged) -> None:
+    """A member's record may say anything: nothing of it is more than a way that fails."""
+    async with scene() as s:
+        long = f"/dns4/{'.'.join(['a' * 55] * 4)}/tcp/1/p2p/{s.middle.peer_id}"
+        assert outside_relay(long) is None
+        assert usable_relays([long, "x", "", s.middle.peer_id]) == [s.middle.peer_id]
+        for way in (long, "nonsense", "/ip4/5.5.5.5/udp/1"):
+            with pytest.raises(DialError, match="it is no address"):
+                await s.near.host.dial(way, s.far.peer_id)
+        with pytest.raises(DialError):
+            await dialer(s, ["nonsense"], ["nonsense", long]).dial(s.far.peer_id, Tries())
+
+
+@trio_test
+async def test_a_relay_that_brought_nothing_is_the_last_to_be_tried(logged: Logged) -> None:
+    async with scene() as s:
+        away = s.near.peer_id[:-1] + "x"
+        tries = Tries(errors={circuit_address(s.middle.peer_id): "nothing came through it"})
+        with pytest.raises(DialError) as failed:
+            await dialer(s, [], [s.middle.peer_id, away]).dial(s.far.peer_id, tries)
+        assert str(failed.value).index(away) < str(failed.value).index(s.middle.peer_id)
 
 
 def test_addresses_of_relays() -> None:

@@ -13,6 +13,7 @@ from trio.testing import trio_test
 from hived.overlay.circuitwire import DCUTR, receive, send
 from hived.overlay.connection import STREAM_ERRORS, Connection
 from hived.overlay.holepunch import HolePuncher
+from hived.overlay.wire import ProtocolError
 from hived.transport.muxstream import MuxedStream
 from tests.unit.overlay.parties import Logged, until
 from tests.unit.overlay.test_relay import Scene, scene
@@ -163,3 +164,56 @@ async def test_what_is_no_tcp_address_is_left_out(logged: Logged) -> None:
         await until(lambda: bool(dialled))
         assert dialled == ["/ip4/127.0.0.1/tcp/7"]
         nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_two_joins_at_once_are_one_keeper(logged: Logged) -> None:
+    """Also of two circuits, or two networks; and what ends one of them ends nothing else."""
+    async with scene() as s, trio.open_nursery() as nursery:
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        await nursery.start(far.run)
+        connection = await relayed(s)
+        theirs = s.far.host.find(s.near.peer_id)
+        assert theirs is not None
+        far.joined(theirs)
+        far.joined(theirs)
+        await connection.muxer.aclose()
+        await until(lambda: not far._running)
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_a_relayed_connection_that_comes_again_is_punched_for_again(logged: Logged) -> None:
+    """The keeper belongs to the peer: it goes on over the newest of its connections."""
+    async with scene() as s, trio.open_nursery() as nursery:
+        asked: list[Connection] = []
+
+        async def refuse(stream: MuxedStream, connection: Connection) -> None:
+            asked.append(connection)
+            raise ProtocolError("not now")
+
+        s.near.host.member_handlers[DCUTR] = refuse
+        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+        await nursery.start(far.run)
+        s.far.membership.on_joined.append(lambda connection, network: far.joined(connection))
+        first = await relayed(s)
+        await until(lambda: len(asked) == 1)
+        await first.muxer.aclose()
+        second = await relayed(s)
+        await until(lambda: asked[-1] is second)
+        nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_an_address_is_awaited_once(logged: Logged) -> None:
+    """A peer may name somebody else's: that one is met as our server once, and as anybody the next time."""
+    async with scene() as s:
+        address = "/ip4/127.0.0.1/tcp/7"
+        with s.far.host.expecting([address], s.near.peer_id):
+            assert s.far.host._expected == {address: s.near.peer_id}
+        assert not s.far.host._expected
+        # That of an open connection of somebody else is not awaited at all.
+        middle = s.far.host.find(s.middle.peer_id)
+        assert middle is not None
+        with s.far.host.expecting([middle.address], s.near.peer_id):
+            assert not s.far.host._expected

@@ -10,7 +10,7 @@ from trio.testing import trio_test
 from hived.overlay.networkkeys import network_id
 from hived.overlay.reachability import REACH, Ask, Reachability, Report, State, Told, classify
 from hived.overlay.wire import receive, send
-from tests.unit.overlay.parties import NETWORK, Logged, Party, party
+from tests.unit.overlay.parties import NETWORK, Logged, Party, party, until
 
 ONE, TWO, LAN = "/ip4/5.5.5.10/tcp/4483", "/ip4/5.5.5.11/tcp/4483", "/ip4/192.168.1.7/tcp/4483"
 MAPPED, OTHER, OWN = "/ip4/5.5.5.99/tcp/4483", "/ip4/5.5.5.99/tcp/61000", "/ip4/192.168.1.5/tcp/4483"
@@ -129,3 +129,39 @@ async def test_offline_and_back(logged: Logged) -> None:
             await alice.joined(bob)
             await ours.measure()
         assert changes == ["offline", "public"]
+
+
+def test_one_that_lies_is_not_believed() -> None:
+    """Nor does it make a node give out somebody else's address as its own."""
+    honest = [
+        Report("", f"/ip4/5.5.5.{n}/tcp/4483", True, Told(observed=MAPPED, tried=True)) for n in (20, 21, 22)
+    ]
+    liar = Report("", TWO, True, Told(observed=OTHER, reached=["/ip4/8.8.8.8/tcp/53", MAPPED], tried=True))
+    assert classify([*honest, liar], [OWN]) == ("cone", [], sorted({MAPPED, OTHER}))
+    # Of two, one is enough: the other may have asked too often to dial.
+    assert classify([honest[0], liar], [OWN])[:2] == ("public", [MAPPED])
+
+
+@trio_test
+async def test_who_was_dialled_by_a_name(logged: Logged) -> None:
+    """The address that the connection leads to counts, and of a name only that one is dialled."""
+    async with party("a") as a, party("b") as b:
+        reach, _ = asker(a), asker(b)
+        port = b.address.rpartition("/")[2]
+        connection = await a.host.dial(f"/dns4/localhost/tcp/{port}", b.peer_id)
+        assert connection.host == "127.0.0.1"
+        await a.membership.join(connection, NETWORK)
+        await until(lambda: b.host.find(a.peer_id, NETWORK) is not None)
+        named = f"/dns4/localhost/tcp/{a.address.rpartition('/')[2]}"
+        stream = await connection.open_stream(REACH)
+        await send(stream, Ask(network=network_id(NETWORK), dial=[named]))
+        told = await receive(stream, Told, 4096)
+        assert named in told.reached
+        assert told.tried
+        assert reach.state == "unknown"
+        theirs = b.host.find(a.peer_id)
+        assert theirs is not None
+        # And b may ask a, which it did not dial.
+        stream = await theirs.open_stream(REACH)
+        await send(stream, Ask(network=network_id(NETWORK), dial=[]))
+        assert (await receive(stream, Told, 4096)).reached == [connection.address]
