@@ -35,8 +35,6 @@ BUSY_FROM = 0.7
 PROBE_SECONDS = 3.0
 # How often relays in use are asked whether they live, and how long they may take to say so.
 CHECK_SECONDS = 5.0
-# So many others are asked where no relay is in use.
-MAX_CANARIES = 2
 # How often it is looked whether relays that are no members are connected.
 OUTSIDE_SECONDS = 10.0
 
@@ -209,17 +207,14 @@ class Paths:
     # What happens
 
     async def _watch_relays(self) -> None:
-        """Ask relays in use whether they live: one that is gone without a word is missed by all behind it.
-
-        Where there is none, some others: they tell when a router on the way has another address.
-        """
+        """Ask relays in use whether they live: one that is gone without a word is missed by all behind it."""
         while True:
             await trio.sleep(CHECK_SECONDS)
             live = [c for c in self._host.all_connections() if c.is_open]
             used = {c.relay for c in live if c.relay} | set(self.reservations.held)
-            asked = [c for c in live if c.relay is None and c.peer_id in used]
-            for connection in asked or [c for c in live if c.usable][:MAX_CANARIES]:
-                connection.muxer.probe(CHECK_SECONDS)
+            for connection in live:
+                if connection.relay is None and connection.peer_id in used:
+                    connection.muxer.probe(CHECK_SECONDS)
 
     def _probe_all(self) -> None:
         self._probed = time.monotonic()
