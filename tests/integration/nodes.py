@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -286,6 +287,10 @@ class Node:
                 self.process.stderr.close()
 
 
+# Of those given last, some are of nodes that are down, or not up yet.
+_given: deque[int] = deque(maxlen=500)
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on, and that stays ours while a node of ours is down.
 
@@ -293,8 +298,10 @@ def free_port() -> int:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
     for port in random.Random().sample(range(16000 + worker * 2000, 18000 + worker * 2000), 2000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        if port not in _given:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given.append(port)
+                return port
     raise AssertionError("no free port")
 
 
