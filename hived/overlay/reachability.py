@@ -85,12 +85,10 @@ def classify(
     """
     reports = list(reports)
     outside = [report for report in reports if not _private(report.remote)]
-    tried = sum(report.told.tried or bool(report.told.reached) for report in outside or reports)
+    telling = outside or reports
+    tried = sum(report.told.tried or bool(report.told.reached) for report in telling)
     by = Counter(
-        address
-        for report in (outside or reports)
-        for address in set(report.told.reached)
-        if _counts(address, outside)
+        address for report in telling for address in set(report.told.reached) if _counts(address, outside)
     )
     # At least half of those that have tried must agree: one that lies is not believed against two.
     reached = {address for address, count in by.items() if 2 * count >= tried}
@@ -100,7 +98,7 @@ def classify(
         reached = {address for address in reached if _host(address) in hosts or by[address] > 1}
     seen = {
         report.told.observed: _host(report.remote)
-        for report in outside or reports
+        for report in telling
         if report.from_listener and report.told.observed
     }
     if reached:
@@ -111,14 +109,14 @@ def classify(
     observers = {
         version: {
             _host(report.remote)
-            for report in outside or reports
+            for report in telling
             if report.from_listener and report.told.observed in by_version[version]
         }
         for version in (4, 6)
     }
     state: State = "unknown"
     for version in (6, 4):
-        if len(by_version[version]) > 1 and not _agree(by_version[version], outside or reports):
+        if len(by_version[version]) > 1 and not _agree(by_version[version], telling):
             state = "symmetric"
         elif by_version[version] and len(observers[version]) > 1:
             state = "cone"

@@ -27,6 +27,20 @@ async def relayed(s: Scene) -> Connection:
     return connection
 
 
+async def far_puncher(s: Scene, nursery: trio.Nursery) -> HolePuncher:
+    """The far side's, running."""
+    far = HolePuncher(s.far.host, lambda: s.far.host.listening)
+    await nursery.start(far.run)
+    return far
+
+
+def far_end(s: Scene) -> Connection:
+    """The far side's end of the connection with the near side."""
+    found = s.far.host.find(s.near.peer_id)
+    assert found is not None
+    return found
+
+
 @trio_test
 async def test_the_relayed_connection_gets_a_direct_one_beside_it(logged: Logged) -> None:
     """Whoever was dialled asks; whoever dialled is the client of what is new, and joins there."""
@@ -68,11 +82,9 @@ def test_of_two_tries_at_once_that_of_the_smaller_peer_id_goes_on(logged: Logged
                 withdrawn.set()
 
             s.near.host.member_handlers[DCUTR] = stall
-            far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-            await nursery.start(far.run)
+            far = await far_puncher(s, nursery)
             connection = await relayed(s)
-            theirs = s.far.host.find(s.near.peer_id)
-            assert theirs is not None
+            theirs = far_end(s)
             far.joined(theirs)
             await asked.wait()
             stream = await connection.open_stream(DCUTR)
@@ -93,8 +105,7 @@ def test_of_two_tries_at_once_that_of_the_smaller_peer_id_goes_on(logged: Logged
 async def test_who_asks_without_end_is_refused(logged: Logged) -> None:
     """What a member names is dialled, but not for ever."""
     async with scene() as s, trio.open_nursery() as nursery:
-        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-        await nursery.start(far.run)
+        far = await far_puncher(s, nursery)
         connection = await relayed(s)
         answers = 0
         with pytest.raises(STREAM_ERRORS):
@@ -114,11 +125,9 @@ async def test_who_asks_without_end_is_refused(logged: Logged) -> None:
 async def test_without_any_address_it_stays_relayed(logged: Logged) -> None:
     async with scene() as s, trio.open_nursery() as nursery:
         HolePuncher(s.near.host, list)
-        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-        await nursery.start(far.run)
+        far = await far_puncher(s, nursery)
         connection = await relayed(s)
-        theirs = s.far.host.find(s.near.peer_id)
-        assert theirs is not None
+        theirs = far_end(s)
         far.joined(theirs)
         await until(lambda: s.near.peer_id in far.errors)
         assert far.errors[s.near.peer_id] == "the other node names no address for hole punching"
@@ -145,8 +154,7 @@ async def test_only_on_relayed_connections_and_only_in_order(logged: Logged) -> 
 async def test_what_is_no_tcp_address_is_left_out(logged: Logged) -> None:
     """QUIC, circuits, names and junk: others may send them, nobody here dials them."""
     async with scene() as s, trio.open_nursery() as nursery:
-        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-        await nursery.start(far.run)
+        far = await far_puncher(s, nursery)
         connection = await relayed(s)
         dialled: list[str] = []
 
@@ -170,11 +178,9 @@ async def test_what_is_no_tcp_address_is_left_out(logged: Logged) -> None:
 async def test_two_joins_at_once_are_one_keeper(logged: Logged) -> None:
     """Also of two circuits, or two networks; and what ends one of them ends nothing else."""
     async with scene() as s, trio.open_nursery() as nursery:
-        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-        await nursery.start(far.run)
+        far = await far_puncher(s, nursery)
         connection = await relayed(s)
-        theirs = s.far.host.find(s.near.peer_id)
-        assert theirs is not None
+        theirs = far_end(s)
         far.joined(theirs)
         far.joined(theirs)
         await connection.muxer.aclose()
@@ -193,8 +199,7 @@ async def test_a_relayed_connection_that_comes_again_is_punched_for_again(logged
             raise ProtocolError("not now")
 
         s.near.host.member_handlers[DCUTR] = refuse
-        far = HolePuncher(s.far.host, lambda: s.far.host.listening)
-        await nursery.start(far.run)
+        far = await far_puncher(s, nursery)
         s.far.membership.on_joined.append(lambda connection, network: far.joined(connection))
         first = await relayed(s)
         await until(lambda: len(asked) == 1)
