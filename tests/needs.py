@@ -82,11 +82,34 @@ def _natlab() -> str | None:
     return reason or _tried([program("nft") or "nft", rules], "NAT by nftables")
 
 
+# A hierarchy of control groups and a file system of layers, as tests/system/supervisor.py mounts them.
+_MACHINE = """
+[ -e /sys/fs/cgroup/cgroup.procs ] || { umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; }
+mkdir /sys/fs/cgroup/hive-probe-$$
+rmdir /sys/fs/cgroup/hive-probe-$$
+cd "$(mktemp -d)"
+trap 'cd /; umount "$OLDPWD/on"; rm -r "$OLDPWD"' EXIT
+mkdir under upper work on
+mount -t overlay overlay -o lowerdir=under,upperdir=upper,workdir=work on
+"""
+
+
+def _machines() -> str | None:
+    reason = (
+        _natlab()
+        or _program("systemd-nspawn", "systemd-container")
+        or _program("mmdebstrap", "mmdebstrap")
+        or _program("apt-get", "apt")
+    )
+    return reason or _tried(["unshare", "--mount", "sh", "-ec", _MACHINE], "whole machines in containers")
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
     "faketime": _faketime,
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "machines": _machines,
     "natlab": _natlab,
     "netns": _netns,
     "postgres": _postgres,

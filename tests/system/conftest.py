@@ -1,0 +1,24 @@
+"""Machines for tests of the system: docs/machines.md says how they work, and how to get a shell in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import rootfs
+from tests.system.rack import Rack
+
+
+@pytest.fixture(scope="session")
+def base() -> Path:
+    """A small Debian without Hive."""
+    return rootfs.base()
+
+
+@pytest.fixture(scope="module")
+def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+    """An empty rack, for the machines of a module's tests. Who asks is marked ``requires("machines")``."""
+    with Rack(tmp_path_factory.mktemp("rack")) as made:
+        yield made

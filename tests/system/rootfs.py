@@ -1,0 +1,90 @@
+"""The file system that all machines begin with: a small Debian with systemd, and what Hive's package needs.
+
+Made by mmdebstrap from the mirrors that this machine's apt has, in about 20 s, and kept (see cache.py).
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+from tests.needs import program
+from tests.system import cache
+
+PACKAGES = [
+    # a system that boots, and lets people log in
+    *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libnss-myhostname"),
+    # what Hive's package depends on: machines have no way to a mirror
+    *("adduser", "libgmp10", "python3"),
+    # what people and tests type
+    *("ca-certificates", "curl", "iproute2", "libfaketime", "procps"),
+]
+# What makes no sense in a container, or wants the internet, or wakes up when a test measures.
+MASKED = [
+    *("console-getty.service", "getty.target", "systemd-networkd-wait-online.service"),
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"),
+    *("e2scrub_all.timer", "fstrim.timer"),
+]
+_SOURCE = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+
+
+class RootfsError(Exception):
+    """The file system cannot be made; the text says why and what to do."""
+
+
+def sources(codename: str) -> list[str]:
+    """The lines of sources.list(5) for Debian itself, as this machine's apt has them."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", f"$(ORIGIN)|{_SOURCE}", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line.removeprefix("Debian|") for line in listed.splitlines() if line.startswith("Debian|deb ")]
+    if not any(f" {codename} main" in line for line in lines):
+        raise RootfsError(f"apt has no Debian mirror for {codename} here: type apt-get update")
+    return lines
+
+
+def _proxies() -> list[str]:
+    """This machine's apt options that say how a mirror is reached."""
+    dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
+    return [
+        line
+        for line in dumped.splitlines()
+        if line.startswith(("Acquire::http", "Acquire::https")) and not line.endswith('"";')
+    ]
+
+
+def _bootstrap(codename: str, to: Path) -> None:
+    command = [
+        program("mmdebstrap") or "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES)}",
+        *[f"--aptopt={line}" for line in _proxies()],
+        codename,
+        str(to),
+        "-",
+    ]
+    done = subprocess.run(
+        command, input="\n".join(sources(codename)), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RootfsError(f"mmdebstrap made no file system: {done.stderr[-2000:]}")
+    for unit in MASKED:
+        (to / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    # Each machine is given its own at its first boot.
+    (to / "etc/machine-id").write_text("")
+    # mmdebstrap's are copies of this machine's.
+    for name in ("hostname", "resolv.conf"):
+        (to / "etc" / name).unlink(missing_ok=True)
+
+
+def base() -> Path:
+    """The directory with the file system, for reading only."""
+    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    inputs = cache.key(codename, platform.machine(), *PACKAGES, *MASKED, Path(__file__).read_bytes())
+    return cache.directory("machine-rootfs", inputs, lambda to: _bootstrap(codename, to))
