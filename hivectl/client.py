@@ -7,11 +7,14 @@ send one node's token or password to another.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import http.client
 import os
 import socket
+import sys
+import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 SYSTEM_SOCKET = "/run/hive/control.sock"
 CONNECT_TIMEOUT = 5.0
+# Without a word from hived; then it is looked at whether it runs.
+PATIENCE = 5.0
 # A log-in can wait for others' and a registration for a dial through a relay.
 ANSWER_TIMEOUT = 90.0
 
@@ -159,7 +164,8 @@ class Connection:
             sent["Authorization"] = f"Bearer {token}"
         try:
             self._http.request(method, path, body, sent)
-            response = self._http.getresponse()
+            with self._waiting():
+                response = self._http.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._broken(error) from error
@@ -169,6 +175,29 @@ class Connection:
             finally:
                 self.close()
         return response
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Say so where nothing comes because hived itself does not answer: systemd keeps its socket open also
+        while it starts, or fails to."""
+        path = str(self._sock.getpeername()) if not self._peer else ""
+
+        def look() -> None:
+            if not _answers(path):
+                print(
+                    f"hivectl: hived has not answered for {PATIENCE:.0f} s, still waiting."
+                    " See in another terminal: systemctl status hived",
+                    file=sys.stderr,
+                )
+
+        timer = threading.Timer(PATIENCE, look)
+        timer.daemon = True
+        if path:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:
@@ -193,6 +222,18 @@ class Connection:
         return HiveError(
             Kind.NO_DAEMON, "talking to hived failed", why, f"{hint}, or look at: journalctl -u hived"
         )
+
+
+def _answers(path: str) -> bool:
+    """Whether hived takes requests at all; what it says to this one does not matter."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(1.0)
+            sock.connect(path)
+            sock.sendall(b"GET /v1/info HTTP/1.1\r\nHost: hive\r\nConnection: close\r\n\r\n")
+            return bool(sock.recv(1))
+    except OSError:
+        return False
 
 
 def problem(body: bytes, status: int | None = None) -> HiveError | None:

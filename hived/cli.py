@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from . import __version__
+from . import __version__, logs
 from .errors import HiveError
+from .system import initprocess
 
 SECRET_FLAGS = ("--network", "--admin", "-dnc", "-rc", "--dnc", "--rc")
 _ARGUMENTS_FD = "HIVED_ARGUMENTS_FD"
@@ -115,6 +116,14 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--mdns", metavar="on|off", help="Find members on the LAN (default), or not."),
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
         click.option("--log-format", metavar="FORMAT", help="text or json."),
+        click.option("--log-file", metavar="FILE", help="Log there instead of to standard error."),
+        click.option(
+            "--daemonize",
+            flag_value="on",
+            default=None,
+            help="Go into the background once the node is ready, without systemd.",
+        ),
+        click.option("--pid-file", metavar="FILE", help="PID file in the background."),
     ]
     for option in reversed(options):
         function = option(function)
@@ -124,13 +133,24 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @_settings
 def run(**flags: Any) -> None:
-    """Run the node in the foreground, until SIGTERM. SIGHUP reads the configuration again."""
+    """Run the node, until SIGTERM; in the foreground, or with --daemonize. SIGHUP reads the configuration
+    again."""
     from . import config
 
     settings = config.load(flags)
-    from . import daemon  # py-libp2p takes a second: not before the flags are known to be right
 
-    sys.exit(daemon.main(settings, lambda: config.load(flags)))
+    def serve(ready: Callable[[], None]) -> int:
+        from . import daemon  # py-libp2p takes a second: not before the flags are known to be right
+
+        return daemon.main(settings, lambda: config.load(flags), ready)
+
+    if settings.daemonize == "on":
+        from .system import background
+
+        assert settings.pid_file is not None
+        assert settings.log_file is not None
+        sys.exit(background.start(serve, settings.pid_file, settings.log_file))
+    sys.exit(serve(lambda: None))
 
 
 @cli.command()
@@ -168,11 +188,13 @@ def hash_password(from_stdin: bool) -> None:
 
 def main() -> None:
     """The console script. Every failure is one line and an exit code."""
+    if initprocess.is_init():
+        initprocess.heed_signals()
     try:
         arguments = hide_secrets(sys.argv[1:])
         cli.main(args=arguments, prog_name="hived", standalone_mode=False)
     except HiveError as error:
-        print(f"hived: {error.line()}", file=sys.stderr)
+        logs.say(f"hived: {error.line()}")
         sys.exit(error.kind.exit_code)
     except click.Abort:
         sys.exit(130)

@@ -25,9 +25,22 @@ DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_POR
 SYSTEM_CONFIG = Path("/etc/hive/hived.toml")
 SYSTEM_DATA = Path("/var/lib/hive")
 SYSTEM_SOCKET = Path("/run/hive/control.sock")
+SYSTEM_PID_FILE = Path("/run/hive/hived.pid")
+SYSTEM_LOG_FILE = Path("/var/log/hive/hived.log")
 
 _LISTS = ("listen", "announce", "bootstrap", "use_relay", "network", "network_file", "admin", "admin_file")
-_STRINGS = ("data_dir", "socket", "name", "relay", "mdns", "log_level", "log_format")
+_STRINGS = (
+    "data_dir",
+    "socket",
+    "name",
+    "relay",
+    "mdns",
+    "log_level",
+    "log_format",
+    "log_file",
+    "daemonize",
+    "pid_file",
+)
 RELAY_MODES = ("off", "members", "anyone")
 SWITCH = ("on", "off")
 
@@ -60,6 +73,9 @@ class Config:
     mdns: str = "on"
     log_level: str = "info"
     log_format: str = "text"
+    log_file: Path | None = None
+    daemonize: str = "off"
+    pid_file: Path | None = None
 
 
 def load(
@@ -68,9 +84,10 @@ def load(
     """Read all four layers. Raises :class:`HiveError` (usage) on the first thing that is wrong.
 
     ``flags`` holds the settings given on the command line by their names; absent or empty ones
-    do not count. ``root`` selects the system paths (default: whether this process is uid 0).
+    do not count. ``root`` selects the system paths (default: whether this process is uid 0, or a
+    service of the system, which systemd gives a state directory).
     """
-    is_root = os.geteuid() == 0 if root is None else root
+    is_root = os.geteuid() == 0 or bool(_state_directory(environ)) if root is None else root
     from_env = _environment(environ)
     path = flags.get("config") or environ.get("HIVED_CONFIG")
     base = _default_dirs(environ, is_root)
@@ -87,7 +104,13 @@ def load(
 
 def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
     if is_root:
-        return {"config": SYSTEM_CONFIG, "data": SYSTEM_DATA, "socket": SYSTEM_SOCKET}
+        return {
+            "config": SYSTEM_CONFIG,
+            "data": _state_directory(environ) or SYSTEM_DATA,
+            "socket": SYSTEM_SOCKET,
+            "pid_file": SYSTEM_PID_FILE,
+            "log_file": SYSTEM_LOG_FILE,
+        }
     home = Path(environ.get("HOME") or "/")
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state")
@@ -96,6 +119,12 @@ def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
     # Without a login session there is no runtime directory; the state directory is private too.
     sock = (Path(runtime) / "hive" if runtime else data) / "control.sock"
     return {"config": config / "hive/hived.toml", "data": data, "socket": sock}
+
+
+def _state_directory(environ: Mapping[str, str]) -> Path | None:
+    """What StateDirectory= gives a unit of the system (systemd.exec(5)); a user's has the XDG paths."""
+    named = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(named) if named and "MANAGERPID" not in environ else None
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -164,9 +193,27 @@ def _build(
         mdns=settings.get("mdns", "on"),
         log_level=settings.get("log_level", "info"),
         log_format=settings.get("log_format", "text"),
+        daemonize=settings.get("daemonize", "off"),
     )
+    if config.daemonize == "on" or settings.keys() & {"log_file", "pid_file"}:
+        config = replace(
+            config,
+            log_file=_background_file("log_file", "hived.log", config, settings, base),
+            pid_file=_background_file("pid_file", "hived.pid", config, settings, base),
+        )
     _check(config)
     return config
+
+
+def _background_file(
+    key: str, name: str, config: Config, settings: Mapping[str, Any], base: Mapping[str, Path]
+) -> Path | None:
+    """The one named; in the background else the system's, or one beside the state."""
+    if settings.get(key):
+        return Path(settings[key]).absolute()
+    if config.daemonize != "on":
+        return None
+    return base[key] if key in base and "data_dir" not in settings else config.data_dir / name
 
 
 def host_name() -> str:
@@ -224,8 +271,9 @@ def _check(config: Config) -> None:
         raise usage(what, f"{config.name!r} is no valid node name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
     if config.relay not in RELAY_MODES:
         raise usage(what, f"relay = {config.relay!r} is not known", f"Choose {', '.join(RELAY_MODES)}")
-    if config.mdns not in SWITCH:
-        raise usage(what, f"mdns = {config.mdns!r} is not known", f"Choose {', '.join(SWITCH)}")
+    for key, value in (("mdns", config.mdns), ("daemonize", config.daemonize)):
+        if value not in SWITCH:
+            raise usage(what, f"{key} = {value!r} is not known", f"Choose {', '.join(SWITCH)}")
     if config.log_level not in LEVELS:
         raise usage(what, f"there is no log level {config.log_level!r}", f"Choose {', '.join(LEVELS)}")
     if config.log_format not in FORMATS:
@@ -243,9 +291,9 @@ def _check(config: Config) -> None:
 
 def merged(old: Config, new: Config) -> tuple[Config, list[str]]:
     """What a reload may change, and the names of settings that need a restart instead."""
-    fixed = ("data_dir", "socket")
-    ignored = [key for key in fixed if getattr(old, key) != getattr(new, key)]
-    return replace(new, data_dir=old.data_dir, socket=old.socket), ignored
+    fixed = ("data_dir", "socket", "daemonize", "pid_file")
+    kept = {key: getattr(old, key) for key in fixed}
+    return replace(new, **kept), [key for key in fixed if getattr(new, key) != kept[key]]
 
 
 def describe(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import resource
@@ -11,6 +12,9 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 import trio
@@ -21,6 +25,7 @@ from .api.auth import OVERFLOW_UID, Auth
 from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
+from .api.views import status_line
 from .config import Config
 from .errors import HiveError, unreachable
 from .logs import Log
@@ -55,7 +60,9 @@ from .store.peers import Peers as PeerStore
 from .store.proxies import Proxies
 from .store.records import Records
 from .store.settings import IdentityKeys, Settings
-from .system import netlink, runlock, wakeups
+from .system import initprocess, netlink, runlock, supervision, wakeups
+from .system.dbusunit import under_systemd
+from .system.manager import Manager
 from .transport import native, planethread
 from .transport.plane import Plane
 
@@ -70,9 +77,12 @@ GC_THRESHOLDS = (20_000, 20, 20)
 class Daemon:
     """One node, from its configuration. ``reload`` reads that again, for SIGHUP."""
 
-    def __init__(self, settings: Config, reload: Callable[[], Config]) -> None:
+    def __init__(
+        self, settings: Config, reload: Callable[[], Config], manager: Manager | None = None
+    ) -> None:
         self.config = settings
         self._reload = reload
+        self._manager = manager or Manager()
         self._name = settings.name
         self._book = Book()
         self._tasks: trio.Nursery | None = None
@@ -84,6 +94,7 @@ class Daemon:
     async def run(self) -> bool:
         """Run until SIGTERM or SIGINT; True to be started anew. Raises HiveError when it cannot start."""
         lock = runlock.take(self.config.data_dir)
+        self._manager.sockets.begin()
         try:
             _raise_file_limit()
             if os.geteuid() == OVERFLOW_UID:
@@ -127,15 +138,16 @@ class Daemon:
                     await services.start(self.reconciler.run)
                     await overlay.start(self.peers.run)
                     await overlay.start(self.paths.run)
-                    listener = server.listen(self.config.socket)
+                    control = self._listen_for_clients()
                     try:
                         async with trio.open_nursery() as api:
-                            await api.start(self.server.run, listener)
+                            await api.start(self.server.run, control)
                             api.start_soon(netlink.watch_addresses, self._on_network_change)
                             api.start_soon(wakeups.watch_sleep, self._on_network_change)
                             api.start_soon(self.contacts.run)
                             api.start_soon(self._meet)
                             api.start_soon(self.probation.run)
+                            self._supervise(api)
                             log.info(
                                 "ready",
                                 version=__version__,
@@ -145,17 +157,47 @@ class Daemon:
                                 listen=" ".join(self.host.listening),
                                 data_plane="compiled" if native.found() else "python",
                             )
+                            self._manager.ready()
                             await self._until_stopped(signals)
                             api.cancel_scope.cancel()
                     finally:
-                        listener.socket.close()
-                        server.remove(self.config.socket)
+                        control.socket.close()
+                        if not self._manager.sockets.has_control:
+                            server.remove(self.config.socket)
                     self.host.stop_listening()
                     self._cut = await self.reconciler.drain(DRAIN_SECONDS)
                     services.cancel_scope.cancel()
                 await self.contacts.save()
                 await self._save_records()
                 overlay.cancel_scope.cancel()
+
+    def _listen_for_clients(self) -> trio.SocketListener:
+        """The control socket: a socket unit's, else one of hived's own."""
+        given = self._manager.sockets.control()
+        if given is None:
+            return server.listen(self.config.socket)
+        path = Path(given.getsockname())
+        if path != self.config.socket:
+            log.info("the control socket is the one of the socket unit", socket=path)
+            self.config = self.node.config = replace(self.config, socket=path)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(given))
+
+    def _supervise(self, api: trio.Nursery) -> None:
+        """Tell the service manager from now on how it goes, and that it goes on."""
+        notifier = self._manager.notifier
+
+        async def changed() -> None:
+            await self.node.changed.wait()
+
+        api.start_soon(supervision.tell_status, notifier, partial(status_line, self.node), changed)
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "event loop": trio.lowlevel.checkpoint,
+            "data plane": partial(planethread.answer, self.plane),
+            "store": self.node.database.answer,
+        }
+        api.start_soon(supervision.ping_watchdog, notifier, parts)
+        if initprocess.is_init():
+            api.start_soon(initprocess.reap)
 
     async def _until_stopped(self, signals: AsyncIterator[int]) -> None:
         """Returns at a signal to stop, or when hived is to start anew."""
@@ -172,6 +214,7 @@ class Daemon:
                 await self._on_hangup()
             else:
                 log.info("stopping", signal=signal.Signals(number).name)
+                self._manager.notifier.stopping()
                 stop.cancel()
                 return
 
@@ -185,7 +228,8 @@ class Daemon:
         self.identity = await _identity(IdentityKeys(database, state_key))
         clock = time.monotonic
         self.plane = Plane()
-        self.host = Host(self.identity, self._book.is_blocked, self.plane)
+        kept = self._manager.sockets
+        self.host = Host(self.identity, self._book.is_blocked, self.plane, kept)
         self.listening = Listening(self.host, self.settings)
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
@@ -237,6 +281,7 @@ class Daemon:
             self.ingress,
             Overlay(self.plane, find=self.host.find, connect=self.peers.connection, name=self.sync.last_name),
             self._notify,
+            kept,
         )
         self.node = Node(
             config=self.config,
@@ -261,6 +306,8 @@ class Daemon:
             rekeys=self.rekeys,
             changes=changes,
             probation=self.probation,
+            unit=self._manager.unit.state,
+            is_service=under_systemd,
         )
         self.server = server.Server(self.node)
         identify = IdentifyService(self.identity, self.paths.addresses, lambda: self.host.handlers)
@@ -377,6 +424,13 @@ class Daemon:
 
     async def _on_hangup(self) -> None:
         """Read the configuration again; what is wrong with it changes nothing."""
+        self._manager.notifier.reloading()
+        try:
+            await self._read_again()
+        finally:
+            self._manager.notifier.ready()
+
+    async def _read_again(self) -> None:
         try:
             settings, ignored = config.merged(self.config, self._reload())
             validate(settings)
@@ -390,7 +444,7 @@ class Daemon:
         except HiveError as error:
             log.error("the configuration was not taken over", why=error.line())
             return
-        logs.setup(settings.log_level, settings.log_format)
+        _set_up_logs(settings)
         self.config = self.node.config = settings
         self._apply_paths(settings)
         if ignored:
@@ -508,8 +562,14 @@ def validate(settings: Config) -> None:
         decode_hash(admin.password)
 
 
-def main(settings: Config, reload: Callable[[], Config]) -> int:
-    """Run the daemon; its exit code."""
+def _set_up_logs(settings: Config) -> None:
+    logs.setup(settings.log_level, settings.log_format, file=settings.log_file)
+
+
+def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], None] = lambda: None) -> int:
+    """Run the daemon; its exit code. ``ready`` is called when it has started, and at each start anew."""
+    # Where it hung is in the log then: a watchdog ends hived with SIGABRT.
+    faulthandler.enable()
     # The store's thread runs Python too: the event loop must not wait 5 ms for each turn.
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was imported stays: to look through all of it for garbage takes 70 ms each time.
@@ -518,16 +578,18 @@ def main(settings: Config, reload: Callable[[], Config]) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     logs.setup(settings.log_level, settings.log_format)
     try:
+        _set_up_logs(settings)
         validate(settings)
-        daemon = Daemon(settings, reload)
+        manager = Manager(ready)
+        daemon = Daemon(settings, reload, manager)
         while trio.run(daemon.run):
-            daemon = Daemon(daemon.config, reload)
+            daemon = Daemon(daemon.config, reload, manager)
     except* HiveError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         assert isinstance(error, HiveError)
-        print(f"hived: {error.line()}", file=sys.stderr)
+        logs.say(f"hived: {error.line()}")
         return_code = error.kind.exit_code
     except* Exception:
         log.exception("a defect in hived; please report it")

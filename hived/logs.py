@@ -11,7 +11,11 @@ import logging
 import os
 import sys
 import time
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, TextIO
+
+from .errors import failed
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -83,10 +87,38 @@ class Formatter(logging.Formatter):
         return f"<{_PRIORITY.get(record.levelname, 6)}>{line}" if self._journal else line
 
 
-def setup(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send hived's events to stderr (or ``stream``); may be called again to change them."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Formatter(form, journal="JOURNAL_STREAM" in os.environ))
+def _is_journal(stream: TextIO) -> bool:
+    """Whether a stream goes to the journal (systemd.exec(5), JOURNAL_STREAM), not where a shell sent it."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def say(line: str) -> None:
+    """An error's line to standard error, also where no event log is set up yet."""
+    lead = f"<{_PRIORITY['ERROR']}>" if _is_journal(sys.stderr) else ""
+    print(f"{lead}{line}", file=sys.stderr)
+
+
+def setup(level: str, form: str, stream: TextIO | None = None, file: Path | None = None) -> None:
+    """Send hived's events to stderr (or ``stream``, or ``file``); may be called again to change them.
+
+    A file that was moved away, as logrotate does, is begun anew. Raises HiveError when it can't be written.
+    """
+    handler: logging.Handler
+    if file is not None:
+        try:
+            handler = WatchedFileHandler(file, encoding="utf-8")
+        except OSError as error:
+            raise failed(
+                f"writing {file} failed", error.strerror or str(error), "Name another: --log-file FILE"
+            ) from None
+        handler.setFormatter(Formatter(form, journal=False))
+    else:
+        handler = logging.StreamHandler(stream or sys.stderr)
+        handler.setFormatter(Formatter(form, journal=_is_journal(stream or sys.stderr)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.ERROR)

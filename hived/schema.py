@@ -371,14 +371,27 @@ class ForwardEvent(Answer):
     detail: str = ""
 
 
+class UnitState(Answer):
+    """The systemd unit that hived runs in: ``state`` is ``active (running)``, ``enabled`` as there,
+    ``restarts`` those by systemd itself since it was started, ``watchdog`` in seconds, 0 for none.
+    """
+
+    name: str
+    state: str
+    enabled: str
+    restarts: int
+    watchdog: float
+
+
 class Service(Answer):
-    """How hived runs here: ``manager`` is ``systemd`` or ``none``."""
+    """How hived runs here: ``manager`` is ``systemd`` or ``none``; ``unit`` what that says, if it answers."""
 
     manager: str
     pid: int
     data_dir: str
     socket: str
     user: str
+    unit: UnitState | None = None
 
 
 class Status(Answer):

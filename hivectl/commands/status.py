@@ -7,7 +7,7 @@ import click
 from hivectl import output, report
 from hivectl.commands.proxy import table as proxy_table
 from hivectl.options import Command, Settings
-from hived.schema import Status
+from hived.schema import Service, Status
 
 
 @click.command(cls=Command)
@@ -35,7 +35,7 @@ def show(status: Status) -> None:
             ("networks", networks or ["none: hivectl networks create NAME, or join NAME"]),
             ("peers", f"{status.peers} connected"),
             ("proxies", _proxies(status)),
-            ("service", f"{service.manager}, pid {service.pid}, user {service.user}"),
+            ("service", _service(service)),
             ("data", service.data_dir),
             ("socket", service.socket),
             *(("warning", warning) for warning in status.warnings),
@@ -44,6 +44,18 @@ def show(status: Status) -> None:
     if status.proxies:
         print()
         output.show(proxy_table(status.proxies))
+
+
+def _service(service: Service) -> str:
+    """How it runs: by systemd's word where there is one."""
+    process = f"pid {service.pid}, user {service.user}"
+    unit = service.unit
+    if unit is None:
+        return f"{service.manager}, {process}"
+    words = [f"{unit.name}: {unit.state}, {unit.enabled}", process]
+    words.append(f"restarted {output.count(unit.restarts, 'time')}")
+    words.append(f"watchdog {output.duration(unit.watchdog)}" if unit.watchdog else "no watchdog")
+    return ", ".join(words)
 
 
 _REACHABILITY = {"unknown": "unknown (hivectl netcheck says what is missing)"}

@@ -68,6 +68,7 @@ async def status(node: Node, caller: Caller) -> Status:
             "this node is in no network yet: hivectl networks create NAME, or hivectl networks join NAME"
         )
     warnings += _troubles(node)
+    unit = await node.unit()
     return Status(
         peer_id=node.identity.peer_id,
         name=node.name(),
@@ -79,11 +80,12 @@ async def status(node: Node, caller: Caller) -> Status:
         peers=len(peers),
         proxies=[proxy_view(node, item) for item in node.proxies.running.values()],
         service=Service(
-            manager="systemd" if os.environ.get("INVOCATION_ID") else "none",
+            manager="systemd" if node.is_service() else "none",
             pid=os.getpid(),
             data_dir=str(node.config.data_dir),
             socket=str(node.config.socket),
             user=user,
+            unit=unit,
         ),
         warnings=warnings,
     )

@@ -23,6 +23,7 @@ from ..overlay.records import MAX_TIME
 from ..overlay.rekey import Rekeys
 from ..overlay.sync import Sync
 from ..proxy.reconciler import Reconciler
+from ..schema import UnitState
 from ..store.admins import Admins
 from ..store.database import Database
 from ..store.networks import Networks
@@ -66,6 +67,9 @@ class Node:
     # Held while networks, or what belongs to one, change in the store and in memory.
     changes: trio.Lock
     probation: Probation
+    # What systemd says of the unit that this is; None where it is none.
+    unit: Callable[[], Awaitable[UnitState | None]]
+    is_service: Callable[[], bool]
     started: float = field(default_factory=time.monotonic)
     changed: trio.Event = field(default_factory=trio.Event)
     # Held while a backup is made or restored: each takes memory many times a database's size.

@@ -19,6 +19,16 @@ from .node import Node, rfc3339
 CLOCK_SECONDS = 60.0
 
 
+def status_line(node: Node) -> str:
+    """The node in a few words, for ``systemctl status``."""
+    networks = len(node.membership.keys)
+    peers = len({c.peer_id for c in node.host.all_connections() if c.usable})
+    proxies = [item for item in node.proxies.running.values() if item.row.enabled]
+    failing = sum(item.state == "error" for item in proxies)
+    line = f"networks: {networks}, peers connected: {peers}, proxies: {len(proxies)}"
+    return f"{line} ({failing} failing)" if failing else line
+
+
 def proxy_view(node: Node, item: Running, warning: str | None = None) -> Proxy:
     """One proxy as it should be and as it runs; ``warning`` None: what is in its way now."""
     row, counters = item.row, item.counters

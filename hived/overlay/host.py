@@ -18,6 +18,7 @@ from ..logs import Log
 from ..transport.carrier import Carrier
 from ..transport.frames import INITIAL_WINDOW
 from ..transport.limits import MuxLimits
+from ..transport.listeners import Kept, NothingKept
 from ..transport.multistream import HandshakeError, negotiate
 from ..transport.muxer import Muxer
 from ..transport.muxstream import MuxedStream
@@ -30,7 +31,7 @@ from .admission import Admission
 from .connection import NEGOTIATE_SECONDS, STREAM_ERRORS, Connection, DialError
 from .identity import Identity
 from .quota import Allowance
-from .sockets import Origin, abort, bind, connect, take, why
+from .sockets import OWNER, Origin, abort, bind, connect, take, why
 
 log = Log("hived.overlay.host")
 
@@ -60,10 +61,12 @@ class Host:
     """Accepts and makes connections, and serves their streams by protocol.
 
     ``blocked`` tells which peers are turned away; ``on_connected`` and ``on_disconnected``
-    are called for every connection, in this order.
+    are called for every connection, in this order. ``kept``: listeners that outlive the host.
     """
 
-    def __init__(self, identity: Identity, blocked: Callable[[str], bool], plane: Plane) -> None:
+    def __init__(
+        self, identity: Identity, blocked: Callable[[str], bool], plane: Plane, kept: Kept | None = None
+    ) -> None:
         self.identity = identity
         self.plane = plane
         # Sees each incoming stream's first bytes on the data plane's thread (transport.greeting).
@@ -74,6 +77,7 @@ class Host:
         self.on_connected: list[Callable[[Connection], None]] = []
         self.on_disconnected: list[Callable[[Connection], None]] = []
         self._blocked = blocked
+        self._kept = kept or NothingKept()
         self._upgrader = Upgrader(identity.key_pair)
         self.admission = Admission()
         self._lines = Allowance(burst=5, rate=0.02)
@@ -115,15 +119,15 @@ class Host:
         try:
             for text in wanted:
                 if text not in self._listeners:
-                    made.append((text, bind(parse(text))))
+                    made.append((text, bind(parse(text), self._kept)))
         except BaseException:
-            for _, listener in made:
+            for text, listener in made:
                 listener.socket.close()
+                self._drop_kept(text)
             raise
         for text in set(self._listeners) - set(wanted):
-            listener, scope = self._listeners.pop(text)
-            scope.cancel()
-            listener.socket.close()
+            self._close_listener(text)
+            self._drop_kept(text)
         assert self._nursery is not None, "listen() before run()"
         for text, listener in made:
             scope = trio.CancelScope()
@@ -131,8 +135,18 @@ class Host:
             self._nursery.start_soon(self._accept, listener, scope)
 
     def stop_listening(self) -> None:
-        """Close the listeners; connections stay."""
-        self.listen(())
+        """Close the listeners; connections stay, and what is kept waits for the next host."""
+        for text in list(self._listeners):
+            self._close_listener(text)
+
+    def _close_listener(self, text: str) -> None:
+        listener, scope = self._listeners.pop(text)
+        scope.cancel()
+        listener.socket.close()
+
+    def _drop_kept(self, text: str) -> None:
+        end = parse(text)
+        self._kept.drop(OWNER, end.host, end.port)
 
     async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
         nursery = self._nursery

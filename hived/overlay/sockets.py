@@ -12,6 +12,7 @@ import trio
 
 from ..errors import conflict, failed
 from ..transport import socketend
+from ..transport.listeners import Kept
 from .addresses import Endpoint
 
 _BACKLOG = 512
@@ -21,12 +22,19 @@ Origin = tuple[str, int]
 """An address and port of ours to dial from."""
 
 
-def bind(end: Endpoint) -> trio.SocketListener:
-    """A listener. Raises HiveError: conflict where the port is taken, else failed."""
+OWNER = "overlay"
+"""Of the listeners here, among those that are kept."""
+
+
+def bind(end: Endpoint, kept: Kept) -> trio.SocketListener:
+    """A listener, perhaps a kept one. Raises HiveError: conflict where the port is taken, else failed."""
     family = socket.AF_INET6 if end.kind == "ip6" else socket.AF_INET
     what = f"listening on {end} failed"
     if not end.kind.startswith("ip"):
         raise failed(what, "a listener needs an IP address", "Name one: --listen /ip4/ADDRESS/tcp/PORT")
+    before = kept.take(OWNER, end.host, end.port)
+    if before is not None:
+        return trio.SocketListener(trio.socket.from_stdlib_socket(before))
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,6 +52,7 @@ def bind(end: Endpoint) -> trio.SocketListener:
             ) from None
         raise failed(what, error.strerror or str(error), "Check --listen") from None
     sock.setblocking(False)
+    kept.keep(OWNER, end.host, end.port, sock)
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 

@@ -57,16 +57,20 @@ class Route:
     peer_port: int
 
 
+def hosts(host: str | None) -> Sequence[str]:
+    """The addresses to listen on; None is every IPv4 and IPv6 address."""
+    return [host] if host else ["0.0.0.0", "::"]
+
+
 def bind(host: str | None, port: int) -> list[socket.socket]:
-    """Listening sockets on ``host``:``port``; None is every IPv4 and IPv6 address.
+    """Listening sockets on ``host``:``port`` (see :func:`hosts`).
 
     Raises HiveError: conflict when the port is taken, usage for a ``host`` that is not this machine's.
     """
     what = f"listening on {host or '*'}:{port} failed"
-    wanted: Sequence[str] = [host] if host else ["0.0.0.0", "::"]
     made: list[socket.socket] = []
     try:
-        for text in wanted:
+        for text in hosts(host):
             ip = ipaddress.ip_address(text)
             family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
             try:
@@ -86,9 +90,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
                     made.pop().close()
                     continue
                 raise
-            # Those that are accepted inherit it: what a program writes goes out.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            reset_when_closed(sock)
+            prepare(sock)
             sock.listen(_BACKLOG)
             sock.setblocking(False)
     except BaseException as error:
@@ -106,10 +108,19 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
             raise usage(what, f"{host} is no address of this machine", "Name one with --bind") from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise failed(
-                what, "hived may not use ports below 1024 here", "Choose a port above 1023"
+                what,
+                "hived may not use ports below 1024 here",
+                "Choose a port above 1023; for 80 and 443, as root:"
+                " systemctl enable hived-web.socket && systemctl restart hived",
             ) from None
         raise failed(what, error.strerror or str(error), "Check --bind and the port") from None
     return made
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set on a listener what those that it accepts inherit: what a program writes goes out; resets pass."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    reset_when_closed(sock)
 
 
 class EgressProxy:

@@ -13,10 +13,12 @@ import trio
 from ..errors import HiveError, Kind, conflict, not_found
 from ..logs import Log
 from ..store.proxies import Proxies, ProxyRow
+from ..transport.listeners import Kept, NothingKept
 from . import egress
 from .counters import Counters, Trouble
 from .egress import EgressProxy, Overlay, Route
 from .ingress import Ingress, IngressProxy, Origin
+from .listeners import Listeners
 
 log = Log("hived.proxy")
 
@@ -53,12 +55,18 @@ class Reconciler:
     """Runs the proxies. ``on_change`` is called whenever a state changes."""
 
     def __init__(
-        self, store: Proxies, ingress: Ingress, overlay: Overlay, on_change: Callable[[], None]
+        self,
+        store: Proxies,
+        ingress: Ingress,
+        overlay: Overlay,
+        on_change: Callable[[], None],
+        kept: Kept | None = None,
     ) -> None:
         self.running: dict[int, Running] = {}
         self._store = store
         self._ingress = ingress
         self.overlay = overlay
+        self._listeners = Listeners(kept or NothingKept())
         self._on_change = on_change
         self._lock = trio.Lock()
         self._wake = trio.Event()
@@ -136,12 +144,14 @@ class Reconciler:
         return self.get(kept.id)
 
     def bind(self, host: str | None, port: int) -> list[socket.socket]:
-        """egress.bind, whose conflict names the proxy of this node that holds the port."""
+        """Listeners that nobody else has; a conflict names the proxy of this node that holds the port."""
+        holder = next((i.row.id for i in self.running.values() if i.egress and i.row.port == port), None)
         try:
-            return egress.bind(host, port)
+            # What was given is there also while a proxy of ours listens on it.
+            given = self._listeners.given(host, port) if holder is None else []
+            return given or egress.bind(host, port)
         except HiveError as error:
-            holder = next((i.row.id for i in self.running.values() if i.egress and i.row.port == port), None)
-            if holder is None or error.kind is not Kind.CONFLICT:
+            if holder is None or error.kind not in (Kind.CONFLICT, Kind.FAILED):
                 raise
             raise conflict(
                 error.what, f"proxy {holder} listens on port {port}", f"See hivectl proxy show {holder}"
@@ -193,12 +203,13 @@ class Reconciler:
             item.state, item.error = "ready", None
             return
         try:
-            sockets = sockets or egress.bind(row.bind, row.port)
+            sockets = sockets or self._listeners.before(row.bind, row.port) or self.bind(row.bind, row.port)
         except HiveError as error:
             if item.error != error.why:
                 log.error("an egress proxy cannot listen", id=row.id, port=row.port, why=error.why)
             item.fail(error.why)
             return
+        self._listeners.keep(sockets, row.bind, row.port)
         route = Route(row.network, row.peer_id, row.port, row.peer_port)
         item.egress = EgressProxy(route, sockets, self.overlay, item.counters)
         item.scope, item.ended = trio.CancelScope(), trio.Event()
@@ -230,6 +241,7 @@ class Reconciler:
             item.scope.cancel()
         if item.ended is not None:
             await item.ended.wait()
+            self._listeners.drop(item.row.bind, item.row.port)
         item.egress = item.ingress = item.scope = item.ended = None
         item.state, item.error = "disabled", None
         item.row = replace(item.row, enabled=False)

@@ -84,6 +84,10 @@ class Database:
 
         await self.run(write)
 
+    async def answer(self) -> None:
+        """Returns when the thread has had a turn."""
+        await self.run(lambda db: None)
+
     async def close(self) -> None:
         """Finish what is queued and close the file."""
         if not self._closed:
@@ -93,6 +97,9 @@ class Database:
                 await trio.to_thread.run_sync(self._thread.join)
 
     def _own(self) -> None:
+        # As top -H and ps show it.
+        with contextlib.suppress(OSError):
+            Path("/proc/thread-self/comm").write_text(self._thread.name)
         db = self._connect()
         try:
             while (job := self._jobs.get()) is not None:

@@ -1,1 +1,1 @@
-"""What the operating system tells and gives: locks, address changes."""
+"""What the operating system tells and gives: locks, sockets, signals, address changes."""

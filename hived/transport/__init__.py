@@ -4,6 +4,6 @@ from . import native
 
 native.prefer(__name__, __path__)
 
-from .offline import import_libp2p  # noqa: E402 - whatever is imported from here on may be compiled
+from .lean import import_lean  # noqa: E402 - whatever is imported from here on may be compiled
 
-import_libp2p()
+import_lean()

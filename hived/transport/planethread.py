@@ -6,10 +6,18 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
 from .plane import Plane
+
+
+async def answer(plane: Plane) -> None:
+    """Returns when the loop has had a turn."""
+    answered = trio.Event()
+    plane.call(plane.tell, answered.set)
+    await answered.wait()
 
 
 @asynccontextmanager
@@ -25,6 +33,9 @@ async def running(plane: Plane) -> AsyncIterator[None]:
 
     def loop() -> None:
         try:
+            # As top -H and ps show it.
+            with contextlib.suppress(OSError):
+                Path("/proc/thread-self/comm").write_text(thread.name)
             plane.loop()
         except BaseException as error:
             failure.append(error)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hived import logs
+from hived.errors import HiveError
 from hived.logs import Log
 
 
@@ -59,12 +62,33 @@ def test_json_holds_the_fields() -> None:
 
 @pytest.mark.parametrize(("name", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3)])
 def test_the_journal_gets_priorities_and_no_time(
-    monkeypatch: pytest.MonkeyPatch, name: str, priority: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, priority: int
 ) -> None:
+    with (tmp_path / "journal").open("w") as journal:
+        file = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{file.st_dev}:{file.st_ino}")
+        logs.setup("debug", "text", journal)
+        getattr(Log("hived"), name)("event")
+    assert (tmp_path / "journal").read_text() == f"<{priority}>{name} hived: event\n"
+
+
+def test_what_a_shell_sent_elsewhere_is_no_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """JOURNAL_STREAM names one stream, and what it started inherits the variable."""
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-    out = lines("debug", "text")
-    getattr(Log("hived"), name)("event")
-    assert out.getvalue() == f"<{priority}>{name} hived: event\n"
+    with (tmp_path / "log").open("w") as file:
+        logs.setup("info", "text", file)
+        Log("hived").info("event")
+    assert not (tmp_path / "log").read_text().startswith("<")
+
+
+def test_a_log_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    logs.setup("info", "text", file=tmp_path / "log")
+    Log("hived").info("first")
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    Log("hived").info("second")
+    assert (tmp_path / "log").read_text().endswith("hived: second\n")
+    with pytest.raises(HiveError, match="--log-file"):
+        logs.setup("info", "text", file=tmp_path / "none" / "log")
 
 
 @pytest.mark.parametrize("form", logs.FORMATS)

@@ -23,6 +23,33 @@ def test_a_request_and_its_answer(hived: Server) -> None:
     assert (asked.call, asked.body, asked.token) == ("PUT /v1/name", {"name": "x"}, "token")
 
 
+def test_it_is_said_when_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """systemd listens while hived cannot start: the request waits, and the person is told."""
+    monkeypatch.setattr("hivectl.client.PATIENCE", 0.1)
+    monkeypatch.setattr("hivectl.client.ANSWER_TIMEOUT", 2.0)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        with pytest.raises(HiveError, match="did not answer"):
+            Connection(str(tmp_path / "socket")).request("GET", "/v1/status")
+    assert "systemctl status hived" in capfd.readouterr().err
+
+
+def test_a_call_that_takes_long_is_no_reason_for_that(
+    hived: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hivectl.client.PATIENCE", 0.1)
+    hived.answer("POST /v1/networks", Answer(document={}, after_info=True))
+    Connection(str(hived.path)).request("POST", "/v1/networks", b"{}")
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+    assert hived.told_info.is_set()
+    assert capfd.readouterr().err == ""
+
+
 def test_an_answer_without_a_problem_document(hived: Server) -> None:
     hived.answer("GET /v1/nodes", Answer(raw=b"<html>", status=404))
     with pytest.raises(HiveError) as caught:

@@ -9,6 +9,7 @@ from trio.testing import trio_test
 from hived.errors import HiveError, Kind
 from hived.overlay.addresses import of_socket, parse
 from hived.overlay.sockets import bind, connect
+from hived.transport.listeners import NothingKept
 
 
 def place(listener: trio.SocketListener) -> tuple[str, int]:
@@ -18,16 +19,19 @@ def place(listener: trio.SocketListener) -> tuple[str, int]:
 
 @trio_test
 async def test_a_port_with_a_listener_is_taken() -> None:
-    with bind(parse("/ip4/127.0.0.1/tcp/0")).socket as first:
+    with bind(parse("/ip4/127.0.0.1/tcp/0"), NothingKept()).socket as first:
         port = first.getsockname()[1]
         with pytest.raises(HiveError) as raised:
-            bind(parse(f"/ip4/127.0.0.1/tcp/{port}"))
+            bind(parse(f"/ip4/127.0.0.1/tcp/{port}"), NothingKept())
         assert raised.value.kind is Kind.CONFLICT
 
 
 @trio_test
 async def test_on_this_machine_dials_leave_from_any_port() -> None:
-    here, there = bind(parse("/ip4/127.0.0.1/tcp/0")), bind(parse("/ip4/127.0.0.1/tcp/0"))
+    here, there = (
+        bind(parse("/ip4/127.0.0.1/tcp/0"), NothingKept()),
+        bind(parse("/ip4/127.0.0.1/tcp/0"), NothingKept()),
+    )
     with here.socket, there.socket:
         stream, from_listener = await connect(parse(of_socket(place(there))), [place(here)])
         assert not from_listener

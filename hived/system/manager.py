@@ -1,0 +1,25 @@
+"""Whatever has started hived and waits for news of it: systemd, a caller in a shell, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .dbusunit import Unit
+from .notify import Notifier
+from .sockets import Sockets
+
+
+class Manager:
+    """It outlives a node that starts anew. ``ready`` is called at each start."""
+
+    def __init__(self, ready: Callable[[], None] = lambda: None) -> None:
+        self.notifier = Notifier()
+        self.sockets = Sockets(self.notifier)
+        self.unit = Unit()
+        self._ready = ready
+
+    def ready(self) -> None:
+        """Everything listens."""
+        self.sockets.sweep()
+        self.notifier.ready()
+        self._ready()

@@ -1,0 +1,175 @@
+"""Sockets handed over at start, kept for the next one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hived.system.notify import Notifier
+from hived.system.sockets import Sockets
+from tests.unit.system.manager import service_manager
+
+# As a service manager starts a service: descriptors from 3 on, and the process's own number.
+_START = (
+    "set -e; {moves} export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names};"
+    " exec {python} -c '{code}'"
+)
+
+
+def _service(code: str, handed: list[tuple[str, socket.socket]]) -> str:
+    """What a program prints that is started with these sockets."""
+    moves = "".join(f"exec {100 + n}<&{sock.fileno()}; " for n, (_, sock) in enumerate(handed))
+    moves += "".join(f"exec {3 + n}<&{100 + n}; " for n in range(len(handed)))
+    script = _START.format(
+        moves=moves,
+        count=len(handed),
+        names=":".join(name for name, _ in handed),
+        python=sys.executable,
+        code=code,
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        pass_fds=[sock.fileno() for _, sock in handed],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_LEAD = (
+    "from hived.system.notify import Notifier; from hived.system.sockets import Sockets;"
+    " s = Sockets(Notifier()); "
+)
+
+
+def test_each_is_found_by_its_name(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as overlay,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as egress,
+        socket.create_server(("127.0.0.1", 0)) as web,
+        socket.socket(socket.AF_UNIX) as control,
+    ):
+        control.bind(str(tmp_path / "control"))
+        control.listen()
+        ports = [sock.getsockname()[1] for sock in (overlay, egress, web)]
+        said = _service(
+            _LEAD + "print(s.control().getsockname(),"
+            f' s.take("overlay", "127.0.0.1", {ports[0]}).getsockname(),'
+            f' s.take("egress", "::1", {ports[1]}).getsockname()[:2], s.given("127.0.0.1", {ports[2]}),'
+            f' s.given(None, {ports[2]}), s.take("egress", "127.0.0.1", {ports[0]}), s.has_control)',
+            [
+                ("control", control),
+                (f"overlay_127.0.0.1_{ports[0]}", overlay),
+                (f"egress_--1_{ports[1]}", egress),
+                ("web", web),
+            ],
+        )
+        assert said.startswith(f"{tmp_path}/control ('127.0.0.1', {ports[0]}) ('::1', {ports[1]}) [<socket")
+        # On all addresses is another wish than on one.
+        assert said.endswith("[] None True\n")
+
+
+def test_what_is_none_of_ours_is_let_go() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger, open(os.devnull) as nothing:
+        file = socket.socket(fileno=os.dup(stranger.fileno()))
+        os.dup2(nothing.fileno(), file.fileno())
+        said = _service(
+            _LEAD + "import os; print(s.has_control,"
+            ' os.path.exists("/proc/self/fd/4"), os.environ.get("LISTEN_FDS"))',
+            [("stranger", stranger), ("file", file)],
+        )
+        assert said == "False False None\n"
+        os.close(file.detach())
+
+
+def test_those_of_another_process_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LISTEN_PID of a parent that passed its environment on."""
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    sockets = Sockets(Notifier())
+    assert sockets.control() is None
+    assert "LISTEN_FDS" not in os.environ
+
+
+def test_a_node_that_starts_anew_finds_its_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service_manager(tmp_path, monkeypatch) as manager:
+        sockets = Sockets(Notifier())
+        first = socket.create_server(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        sockets.keep("egress", "127.0.0.1", port, first)
+        assert manager.hears()[0] == f"FDSTORE=1\nFDNAME=egress_127.0.0.1_{port}"
+        first.close()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            sockets.begin()
+            again = sockets.take("egress", "127.0.0.1", port)
+            assert again is not None
+            sockets.sweep()
+            again.setblocking(True)
+            with again, again.accept()[0] as accepted:
+                assert accepted.getpeername() == client.getsockname()
+                # To keep it once more is nothing new.
+                sockets.keep("egress", "127.0.0.1", port, again)
+                assert manager.heard_nothing()
+
+
+def test_what_no_node_takes_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service_manager(tmp_path, monkeypatch) as manager:
+        sockets = Sockets(Notifier())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            sockets.keep("egress", "127.0.0.1", port, listener)
+            manager.hears()
+        sockets.begin()
+        sockets.sweep()
+        assert manager.hears()[0] == f"FDSTOREREMOVE=1\nFDNAME=egress_127.0.0.1_{port}"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+
+
+def test_dropped_is_refused_at_once_whoever_holds_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service manager lets go of its copy in its own time."""
+    with service_manager(tmp_path, monkeypatch) as manager:
+        sockets = Sockets(Notifier())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            sockets.keep("egress", "127.0.0.1", port, listener)
+            _, (copy,) = manager.hears()
+        sockets.drop("egress", "127.0.0.1", port)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        # And the port is free for another one of ours, also while that copy is there.
+        socket.create_server(("127.0.0.1", port)).close()
+        os.close(copy)
+
+
+def test_a_kept_socket_that_does_not_listen_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service_manager(tmp_path, monkeypatch) as manager:
+        sockets = Sockets(Notifier())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            sockets.keep("egress", "127.0.0.1", port, listener)
+            manager.hears()
+            listener.shutdown(socket.SHUT_RDWR)
+        assert sockets.take("egress", "127.0.0.1", port) is None
+        assert manager.hears()[0].startswith("FDSTOREREMOVE=1")
+
+
+def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    sockets = Sockets(Notifier())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sockets.keep("egress", "127.0.0.1", listener.getsockname()[1], listener)
+        assert sockets.take("egress", "127.0.0.1", listener.getsockname()[1]) is None
