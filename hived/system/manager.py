@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .dbusunit import Unit
 from .notify import Notifier
-from .sockets import Sockets
+from .sockets import Sockets, handed_over
 
 
 class Manager:
@@ -14,7 +14,7 @@ class Manager:
 
     def __init__(self, ready: Callable[[], None] = lambda: None) -> None:
         self.notifier = Notifier()
-        self.sockets = Sockets(self.notifier)
+        self.sockets = Sockets(self.notifier, handed_over())
         self.unit = Unit()
         self._ready = ready
 

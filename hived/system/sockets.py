@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..logs import Log
 from .notify import Notifier
@@ -25,13 +25,13 @@ _FIRST_FD = 3
 class Sockets:
     """What was handed over, by name, and what is to be handed on. Its calls are those of transport.Kept."""
 
-    def __init__(self, notifier: Notifier) -> None:
+    def __init__(self, notifier: Notifier, handed: Iterable[tuple[str, socket.socket]] = ()) -> None:
         self._notifier = notifier
         self._control: socket.socket | None = None
         self._web: list[socket.socket] = []
         self._kept: dict[str, socket.socket] = {}
         self._used: set[str] = set()
-        for name, sock in _handed_over():
+        for name, sock in handed:
             if name == CONTROL and sock.family == socket.AF_UNIX and self._control is None:
                 self._control = sock
             elif name == WEB and sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -103,7 +103,7 @@ class Sockets:
         self._notifier.release(name)
 
 
-def _handed_over() -> Iterator[tuple[str, socket.socket]]:
+def handed_over() -> Iterator[tuple[str, socket.socket]]:
     """Name and socket of each descriptor that the manager hands over; the variables go with the first use."""
     count = os.environ.pop("LISTEN_FDS", "")
     pid = os.environ.pop("LISTEN_PID", "")

@@ -255,3 +255,44 @@ def test_real_environment_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("HIVED_NAME", "really")
     assert config.load({}).name == "really"
     assert os.environ["HIVED_NAME"] == "really"
+
+
+def test_a_service_of_the_system_has_the_systems_paths() -> None:
+    """systemd gives it a state directory, and no user to be root for."""
+    settings = config.load({"config": None}, {"STATE_DIRECTORY": "/srv/hive:/x", "HOME": "/none"}, root=None)
+    assert settings.data_dir == Path("/srv/hive")
+    assert settings.socket == config.SYSTEM_SOCKET
+    mine = config.load({}, {"STATE_DIRECTORY": "/x", "MANAGERPID": "9", "HOME": "/home/me"}, root=False)
+    assert mine.data_dir == Path("/home/me/.local/state/hive")
+
+
+@pytest.mark.parametrize(
+    ("flags", "root", "log_file", "pid_file"),
+    [
+        ({}, True, None, None),
+        ({"daemonize": "on"}, True, config.SYSTEM_LOG_FILE, config.SYSTEM_PID_FILE),
+        (
+            {"daemonize": "on"},
+            False,
+            Path("/h/.local/state/hive/hived.log"),
+            Path("/h/.local/state/hive/hived.pid"),
+        ),
+        ({"daemonize": "on", "data_dir": "/d"}, True, Path("/d/hived.log"), Path("/d/hived.pid")),
+        ({"daemonize": "on", "data_dir": "/d", "log_file": "/l"}, True, Path("/l"), Path("/d/hived.pid")),
+        ({"data_dir": "/d", "log_file": "/l"}, True, Path("/l"), None),
+    ],
+)
+def test_log_and_pid_file(
+    flags: dict[str, str], root: bool, log_file: Path | None, pid_file: Path | None
+) -> None:
+    settings = config.load(flags, {"HOME": "/h"}, root=root)
+    assert (settings.log_file, settings.pid_file) == (log_file, pid_file)
+
+
+def test_in_the_background_or_not() -> None:
+    with pytest.raises(HiveError, match="daemonize"):
+        config.load({"daemonize": "maybe", "data_dir": "/d"}, {}, root=False)
+    old = config.load({"data_dir": "/d"}, {}, root=False)
+    new, ignored = config.merged(old, config.load({"data_dir": "/d", "daemonize": "on"}, {}, root=False))
+    assert (new.daemonize, new.pid_file) == ("off", None)
+    assert set(ignored) == {"daemonize", "pid_file"}

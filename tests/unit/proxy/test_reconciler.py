@@ -17,6 +17,7 @@ from hived.proxy import reconciler as module
 from hived.proxy.reconciler import Reconciler
 from hived.store.networks import Networks
 from hived.store.proxies import Proxies, ProxyRow
+from hived.transport.listeners import Kept
 from tests.unit.proxy.nodes import NETWORK, PEER, Link, link
 from tests.unit.proxy.tunnels import echo, free_port, served
 from tests.unit.store.stores import KEY, opened
@@ -28,12 +29,14 @@ def row(direction: str, port: int, peer_port: int) -> ProxyRow:
 
 
 @asynccontextmanager
-async def reconciled(directory: Path, one: Link) -> AsyncIterator[tuple[Reconciler, Proxies]]:
+async def reconciled(
+    directory: Path, one: Link, kept: Kept | None = None
+) -> AsyncIterator[tuple[Reconciler, Proxies]]:
     async with opened(directory) as database, trio.open_nursery() as nursery:
         if not await Networks(database, KEY).all():
             await Networks(database, KEY).add(NETWORK, b"k" * 32)
         store = Proxies(database)
-        proxies = Reconciler(store, one.ingress, one.overlay, lambda: None)
+        proxies = Reconciler(store, one.ingress, one.overlay, lambda: None, kept)
         await nursery.start(proxies.run)
         yield proxies, store
         nursery.cancel_scope.cancel()

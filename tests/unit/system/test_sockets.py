@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hived.system.notify import Notifier
-from hived.system.sockets import Sockets
+from hived.system.sockets import Sockets, handed_over
 from tests.unit.system.manager import service_manager
 
 # As a service manager starts a service: descriptors from 3 on, and the process's own number.
@@ -46,8 +46,8 @@ def _service(code: str, handed: list[tuple[str, socket.socket]]) -> str:
 
 
 _LEAD = (
-    "from hived.system.notify import Notifier; from hived.system.sockets import Sockets;"
-    " s = Sockets(Notifier()); "
+    "from hived.system.notify import Notifier; from hived.system.sockets import Sockets, handed_over;"
+    " s = Sockets(Notifier(), handed_over()); "
 )
 
 
@@ -95,8 +95,7 @@ def test_those_of_another_process_are_not_touched(monkeypatch: pytest.MonkeyPatc
     """LISTEN_PID of a parent that passed its environment on."""
     monkeypatch.setenv("LISTEN_PID", "1")
     monkeypatch.setenv("LISTEN_FDS", "1")
-    sockets = Sockets(Notifier())
-    assert sockets.control() is None
+    assert list(handed_over()) == []
     assert "LISTEN_FDS" not in os.environ
 
 
