@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import rootfs
+from tests.system import package, rootfs
 from tests.system.rack import Rack
 
 
@@ -15,6 +15,18 @@ from tests.system.rack import Rack
 def base() -> Path:
     """A small Debian without Hive."""
     return rootfs.base()
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    """The checkout's Debian package."""
+    return package.build()
+
+
+@pytest.fixture(scope="session")
+def layers(deb: Path, base: Path) -> list[Path]:
+    """A small Debian on which the package has been installed, and nothing been done with it."""
+    return [package.installed(deb, base), base]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ _NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
 # A command comes from outside, so its process is in no control group of the machine, and systemd would take
 # no session of it. It goes into one first; the control group namespace would not let it do that later.
 _ENTER = (
-    "mkdir -p /sys/fs/cgroup/keyboard && echo 0 >/sys/fs/cgroup/keyboard/cgroup.procs && "
+    "cd && mkdir -p /sys/fs/cgroup/keyboard && echo 0 >/sys/fs/cgroup/keyboard/cgroup.procs && "
     'exec nsenter --cgroup=/proc/1/ns/cgroup -- "$@"'
 )
 
@@ -200,6 +201,20 @@ class Machine:
     def journal(self, unit: str, options: str = "-o cat") -> str:
         """What a unit has said since the machine booted."""
         return self.run(f"journalctl --no-pager -q -b -u {unit} {options}").out
+
+    def cursor(self) -> str:
+        """Where the journal ends now, for :meth:`await_line`."""
+        shown = self.run("journalctl -q -n 0 --show-cursor").out
+        return shown.partition("-- cursor: ")[2].strip()
+
+    def await_line(self, unit: str, text: str, seconds: float, after: str = "") -> str:
+        """The first line of a unit's journal with ``text`` in it, of this boot or after a :meth:`cursor`."""
+        where = f"--after-cursor='{after}'" if after else "-b"
+        # journalctl ends by itself when somebody has read enough.
+        line = f"journalctl -q -f -n all -o cat -u {unit} {where} | grep -m 1 -F -- {shlex.quote(text)}"
+        done = self.run(f"timeout {seconds:g} bash -c {shlex.quote(line)}", check=False, seconds=seconds + 30)
+        assert done.out, f"{self.name}: no {text!r} within {seconds:g} s\n{self.journal(unit)[-4000:]}"
+        return done.out.rstrip("\n")
 
     def show(self, unit: str, *properties: str) -> list[str]:
         """A unit's properties, in the order asked for."""
