@@ -104,6 +104,19 @@ def _machines() -> str | None:
     return reason or _tried(["unshare", "--mount", "sh", "-ec", _MACHINE], "whole machines in containers")
 
 
+def _podman() -> str | None:
+    reason = (
+        _natlab()
+        or _program("podman", "podman")
+        or _program("crun", "crun")
+        or _program("slirp4netns", "slirp4netns")
+        or _program("newuidmap", "uidmap")
+        or _program("mmdebstrap", "mmdebstrap")
+        or _program("git", "git")
+    )
+    return reason or _tried(["unshare", "--mount", "--user", "--map-root-user", "true"], "user namespaces")
+
+
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
     "faketime": _faketime,
@@ -112,6 +125,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "machines": _machines,
     "natlab": _natlab,
     "netns": _netns,
+    "podman": _podman,
     "postgres": _postgres,
     "ps": lambda: _program("ps", "procps"),
     "root": _root,

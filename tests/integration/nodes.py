@@ -180,10 +180,14 @@ class Node:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def hivectl(self, *arguments: str) -> list[str]:
+        """The command that runs hivectl against this node."""
+        return [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments]
+
     def ctl(self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = 30.0) -> Result:
         """Run hivectl; with ``check`` its failure is the test's."""
         done = subprocess.run(
-            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments],
+            self.hivectl(*arguments),
             env=self.env,
             input=stdin,
             capture_output=True,
@@ -239,7 +243,7 @@ class Node:
     def watch(self, arguments: list[str], condition: Callable[[Any], bool], seconds: float) -> Any:
         """The first document of a ``--watch --json`` that fulfils the condition."""
         process = subprocess.Popen(
-            [str(BIN / "hivectl"), "--socket", str(self.socket), *arguments],
+            self.hivectl(*arguments),
             env=self.env,
             text=True,
             stdout=subprocess.PIPE,

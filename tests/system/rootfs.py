@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.needs import program
@@ -57,14 +58,19 @@ def _proxies() -> list[str]:
     ]
 
 
-def _bootstrap(codename: str, to: Path) -> None:
+def bootstrap(codename: str, to: Path, packages: Iterable[str], *options: str) -> None:
+    """Make a small Debian with these packages: a directory, or a file for a name that ends in ``.tar``.
+
+    ``options`` are more of mmdebstrap's. RootfsError when it cannot.
+    """
     command = [
         program("mmdebstrap") or "mmdebstrap",
         "--quiet",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(packages)}",
         *[f"--aptopt={line}" for line in _proxies()],
+        *options,
         codename,
         str(to),
         "-",
@@ -74,6 +80,15 @@ def _bootstrap(codename: str, to: Path) -> None:
     )
     if done.returncode:
         raise RootfsError(f"mmdebstrap made no file system: {done.stderr[-2000:]}")
+
+
+def codename() -> str:
+    """The release of Debian that this machine has, and that all of these are made of."""
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
+
+
+def _make(to: Path) -> None:
+    bootstrap(codename(), to, PACKAGES)
     for unit in MASKED:
         (to / "etc/systemd/system" / unit).symlink_to("/dev/null")
     # Each machine is given its own at its first boot.
@@ -87,6 +102,5 @@ def _bootstrap(codename: str, to: Path) -> None:
 
 def base() -> Path:
     """The directory with the file system, for reading only."""
-    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    inputs = cache.key(codename, platform.machine(), *PACKAGES, *MASKED, Path(__file__).read_bytes())
-    return cache.directory("machine-rootfs", inputs, lambda to: _bootstrap(codename, to))
+    inputs = cache.key(codename(), platform.machine(), *PACKAGES, *MASKED, Path(__file__).read_bytes())
+    return cache.directory("machine-rootfs", inputs, _make)

@@ -1,0 +1,148 @@
+"""The image, built and run by podman without root, on a public host of a lab."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.nodes import PASSWORD, connected
+from tests.integration.services import echo, receive_exactly, service
+from tests.netns.host import PublicHost
+from tests.netns.lab import Lab
+from tests.netns.node import PORT
+from tests.system import image
+from tests.system.container import STATE, Container
+from tests.system.podman import Podman
+from tests.system.seat import seat
+
+pytestmark = [pytest.mark.requires("natlab", "podman"), pytest.mark.timeout(600)]
+UID = "10001"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    # pytest's own directories are for nobody but root.
+    directory = Path(tempfile.mkdtemp(prefix="hive-podman-"))
+    directory.chmod(0o755)
+    with Lab(directory, remove=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def public(lab: Lab) -> PublicHost:
+    return lab.public("public")
+
+
+@pytest.fixture(scope="module")
+def podman(lab: Lab, public: PublicHost) -> Iterator[Podman]:
+    """Podman on the public host, with the image."""
+    images = image.store(lab.directory / "builder", public.namespace)
+    with seat(lab.directory / "seat", public.namespace) as place:
+        made = Podman(place, images=images)
+        image.build(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hive(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """A container that runs, shared by tests that leave it as it is."""
+    with contextlib.closing(Container(podman, tmp_path_factory.mktemp("hive"), "hive")) as made:
+        made.start()
+        yield made
+
+
+def status(container: Container) -> dict[str, str]:
+    """proc(5)'s status of process 1."""
+    lines = container.exec("cat", "/proc/1/status").out.splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_hivectl_in_the_container_finds_hived(hive: Container) -> None:
+    answer = hive.json("status")
+    assert answer["name"] == hive.name
+    assert answer["service"]["data_dir"] == STATE
+    assert hive.exec("hivectl", "status").out.startswith("name ")
+
+
+def test_hived_is_process_1_an_ordinary_user_and_without_capabilities(hive: Container) -> None:
+    of_hived = status(hive)
+    assert "hived" in hive.exec("cat", "/proc/1/cmdline").out
+    assert set(of_hived["Uid"].split()) == set(of_hived["Gid"].split()) == {UID}
+    assert {name: int(of_hived[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
+        name: 0 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+    }
+    assert of_hived["NoNewPrivs"] == "1"
+
+
+def test_without_any_option_too_hived_is_an_ordinary_user(podman: Podman) -> None:
+    assert podman.run("run", "--rm", "--entrypoint=id", image.NAME, "-u").out.strip() == UID
+
+
+@pytest.mark.parametrize("path", ["/usr/lib/hive/lib/hived/x", "/etc/hive/x", "/x"])
+def test_only_the_volume_can_be_written_to_even_by_root(hive: Container, path: str) -> None:
+    refused = hive.exec("touch", path, user="0", check=False)
+    assert (refused.code, "Read-only file system" in refused.err) == (1, True)
+    hive.exec("touch", f"{STATE}/x")
+
+
+def test_the_health_check_says_whether_hived_answers(hive: Container, podman: Podman, tmp_path: Path) -> None:
+    assert hive.healthy()
+    idle = Container(podman, tmp_path, "idle", "--entrypoint=sleep")
+    with contextlib.closing(idle):
+        podman.run("run", "--detach", *idle.options, image.NAME, "1000")
+        assert not idle.healthy()
+
+
+def test_orphans_are_reaped(hive: Container) -> None:
+    # Each is left behind by its parent, and ends while hived is its new one.
+    hive.exec("sh", "-c", "for n in 1 2 3 4 5; do sh -c 'sleep 0.01 & sleep 0.02 &'; done; sleep 0.1")
+    states = hive.exec("sh", "-c", "cat /proc/[0-9]*/stat").out.splitlines()
+    assert [line for line in states if ") Z " in line] == []
+
+
+def test_a_stop_ends_it_cleanly(podman: Podman, tmp_path: Path) -> None:
+    with contextlib.closing(Container(podman, tmp_path, "stopped")) as made:
+        assert made.start().stop() == 0
+        made.log.wait_for("stopped", 5)
+        assert made.inspect()["State"]["ExitCode"] == 0
+
+
+def test_a_stop_right_after_the_start_ends_it_too(podman: Podman, tmp_path: Path) -> None:
+    with contextlib.closing(Container(podman, tmp_path, "early")) as made:
+        podman.run("create", *made.options, image.NAME)
+        for _ in range(5):
+            podman.run("start", made.name)
+            podman.run("stop", "--time=60", made.name, seconds=80)
+            assert made.inspect()["State"]["ExitCode"] == 0
+
+
+def test_the_state_stays_with_the_volume_and_none_is_in_the_image(podman: Podman, tmp_path: Path) -> None:
+    with contextlib.closing(Container(podman, tmp_path, "kept")) as kept:
+        kept.start()
+        kept.create("my-network")
+        was = kept.json("id")["peer_id"]
+        kept.remove()
+        assert kept.start().json("id")["peer_id"] == was
+        assert [row["name"] for row in kept.json("networks")] == ["my-network"]
+    with contextlib.closing(Container(podman, tmp_path, "other")) as other:
+        assert other.start().json("id")["peer_id"] != was
+
+
+def test_secrets_in_files_are_seen_by_hived_alone(podman: Podman, tmp_path: Path) -> None:
+    for name, text in (("network", f"my-network:{PASSWORD}"), ("admin", f"admin:{PASSWORD}")):
+        podman.run("secret", "create", name, "-", stdin=text + "\n")
+    secrets = [f"--secret={name},uid={UID},mode=0400" for name in ("network", "admin")]
+    files = [f"--env=HIVED_{name.upper()}_FILE=/run/secrets/{name}" for name in ("network", "admin")]
+    with contextlib.closing(Container(podman, tmp_path, "secret", *secrets, *files)) as made:
+        made.start()
+        assert [row["name"] for row in made.json("networks")] == ["my-network"]
+        assert [row["user"] for row in made.json("admin")] == ["admin"]
+        shown = [json.dumps(made.inspect()), podman.run("ps", "--all", "--no-trunc").out, "".join(made.log.lines)]
+        shown.append(made.exec("sh", "-c", "cat /proc/1/cmdline /proc/1/environ").out)
+        assert PASSWORD in made.exec("cat", "/run/secrets/network").out
+        assert [text for text in shown if PASSWORD in text] == []
