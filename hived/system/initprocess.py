@@ -9,6 +9,9 @@ import os
 import signal
 
 
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
 def is_init() -> bool:
     """Whether this is process 1 of its PID namespace."""
     return os.getpid() == 1
@@ -17,10 +20,12 @@ def is_init() -> bool:
 def heed_signals() -> None:
     """SIGTERM and SIGINT end process 1 at once, until the daemon listens for them itself.
 
-    Nothing is begun then that kill -9 could not end.
+    Nothing is begun then that kill -9 could not end. One that came even before this is heeded too, if they
+    were blocked when this process began: the kernel drops what process 1 neither blocks nor heeds.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDS:
         signal.signal(number, lambda number, frame: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
 
 
 async def reap() -> None:
