@@ -107,6 +107,10 @@ demo: packages-demo venv ## two nodes here join a network; one serves a web page
 natlab: packages-natlab venv ## open a lab of NATs with nodes in it, as root (ARGS='--lan home=prc --delay 20', ARGS=--help)
 	@scripts/natlab $(ARGS)
 
+.PHONY: machine
+machine: packages-test venv ## boot a machine with systemd and Hive, as root, and open a shell (ARGS='--machines 2', ARGS=--help)
+	@$(BIN)/python -m tests.system.shell $(ARGS)
+
 .PHONY: lock
 lock: venv ## make requirements/*.txt anew from the *.in files (UPGRADE=1: with newer versions)
 	@scripts/lock $(if $(UPGRADE),--upgrade)

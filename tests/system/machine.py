@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from tests.integration.nodes import Result
 from tests.netns.keeper import ROOT
@@ -26,12 +25,14 @@ _LOGIN = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     **{"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash", "LANG": "C.UTF-8"},
 }
-_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--no-fork")
 # A command comes from outside, so its process is in no control group of the machine, and systemd would take
 # no session of it. It goes into one first; the control group namespace would not let it do that later.
+# The parent is this shell and not nsenter: systemd stops all processes for a moment when it shuts down, and
+# nsenter would then stop itself, for good.
 _ENTER = (
     "cd && mkdir -p /sys/fs/cgroup/keyboard && echo 0 >/sys/fs/cgroup/keyboard/cgroup.procs && "
-    'exec nsenter --cgroup=/proc/1/ns/cgroup -- "$@"'
+    '{ nsenter --cgroup=/proc/1/ns/cgroup -- "$@"; exit $?; }'
 )
 
 
@@ -88,10 +89,16 @@ class Machine:
     def reboot(self) -> None:
         """As a person does it: the services are stopped first."""
         self.run("systemctl reboot", check=False)
-        status = self._hear("off", BOOT_SECONDS)
-        if status != str(REBOOT):
-            raise MachineError(f"{self.name} did not reboot, but ended with {status}\n{self.console()}")
-        self._booted()
+        if not self.rebooted():
+            raise MachineError(f"{self.name} did not reboot, but is off\n{self.console()}")
+
+    def rebooted(self) -> bool:
+        """Whether a machine that goes off, as somebody has told it to, boots again; returns when it has."""
+        again = self._hear("off", BOOT_SECONDS) == str(REBOOT)
+        self.leader = 0
+        if again:
+            self._booted()
+        return again
 
     def poweroff(self) -> None:
         self.run("systemctl poweroff", check=False)
@@ -137,6 +144,11 @@ class Machine:
 
     # The keyboard
 
+    @property
+    def door(self) -> str:
+        """The line that opens a shell on it at a terminal, until it goes off."""
+        return f"nsenter -t {self.leader} -a -r -w bash --login"
+
     def typed(self, line: str, user: str = "root") -> list[str]:
         """The command, for this machine, that types a line at the machine's shell as a user who logs in."""
         words = ["bash", "-c", line] if user == "root" else ["su", "--login", user, "--command", line]
@@ -167,19 +179,6 @@ class Machine:
         if check:
             assert result.code == 0, f"{self.name}: {line}: {result.code}\n{result.out}{result.err}"
         return result
-
-    def popen(
-        self, line: str, user: str = "root", stdout: int | IO[Any] | None = subprocess.DEVNULL
-    ) -> subprocess.Popen[str]:
-        """Type a line, and let it run. It ends with the machine at the latest; the caller waits for it."""
-        return subprocess.Popen(
-            self.typed(line, user),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.STDOUT if stdout == subprocess.PIPE else stdout,
-            text=True,
-            start_new_session=True,
-        )
 
     def put(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Write a file, and the directories above it."""
