@@ -50,6 +50,13 @@ def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
 
+def _debhelper() -> str | None:
+    """What scripts/deb builds with, for the system's own Python."""
+    if not Path("/usr/bin/python3").exists():
+        return "no /usr/bin/python3 on this machine"
+    return _program("dpkg-buildpackage", "dpkg-dev") or _program("dh", "debhelper")
+
+
 def _installed(directory: str, what: str) -> str | None:
     found = (INTEROP / directory / ".locked").exists()
     return None if found else f"no {what} in build/interop (scripts/interop puts it there)"
@@ -84,9 +91,13 @@ def _natlab() -> str | None:
 
 _PROBES: dict[str, Callable[[], str | None]] = {
     "curl": lambda: _program("curl", "curl"),
+    "debhelper": _debhelper,
     "faketime": _faketime,
+    "groff": lambda: _program("groff", "groff-base"),
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "lintian": lambda: _program("lintian", "lintian"),
+    "mandoc": lambda: _program("mandoc", "mandoc"),
     "natlab": _natlab,
     "netns": _netns,
     "postgres": _postgres,
@@ -95,6 +106,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": lambda: _program("ssh", "openssh-client"),
     "sshd": lambda: _program("sshd", "openssh-server"),
     "tun": _tun,
+    "zsh": lambda: _program("zsh", "zsh"),
 }
 
 
