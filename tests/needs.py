@@ -50,6 +50,11 @@ def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
 
+def _bash_completion() -> str | None:
+    found = Path("/usr/share/bash-completion/bash_completion").exists()
+    return None if found else "no bash-completion on this machine (Debian package bash-completion)"
+
+
 def _debhelper() -> str | None:
     """What scripts/deb builds with, for the system's own Python."""
     if not Path("/usr/bin/python3").exists():
@@ -90,6 +95,7 @@ def _natlab() -> str | None:
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
+    "bash-completion": _bash_completion,
     "curl": lambda: _program("curl", "curl"),
     "debhelper": _debhelper,
     "faketime": _faketime,
@@ -106,7 +112,6 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": lambda: _program("ssh", "openssh-client"),
     "sshd": lambda: _program("sshd", "openssh-server"),
     "tun": _tun,
-    "zsh": lambda: _program("zsh", "zsh"),
 }
 
 
