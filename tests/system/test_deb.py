@@ -250,13 +250,13 @@ def test_the_same_commit_gives_the_same_bytes(deb: Path) -> None:
 
 
 @pytest.mark.full
-def test_foreign_wheels_do_not_get_in(tmp_path: Path) -> None:
-    """A folder of wheels that the caller's pip knows is not looked into."""
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels/fastecdsa-2.3.2-py3-none-any.whl").write_bytes(b"no archive")
-    foreign = {"PIP_FIND_LINKS": str(tmp_path / "wheels"), "LDFLAGS": "-Wl,-rpath,/somewhere"}
+def test_settings_for_other_builds_do_not_get_in(tmp_path: Path) -> None:
+    """Wheels are made anew, although the caller's pip and compiler are told otherwise."""
+    elsewhere = tmp_path / "elsewhere"
+    foreign = {"PIP_TARGET": str(elsewhere), "LDFLAGS": "-Wl,-rpath,/somewhere", "PYTHONHOME": str(elsewhere)}
     run("scripts/release", tmp_path / "release", HIVE_CACHE=str(tmp_path / "cache"), **foreign)
     assert run(tmp_path / "release/bin/hivectl", "--version").startswith("hivectl ")
+    assert not elsewhere.exists()
 
 
 def test_a_directory_that_is_no_release_is_left_alone(tmp_path: Path) -> None:
