@@ -50,6 +50,18 @@ def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
 
+def _bash_completion() -> str | None:
+    found = Path("/usr/share/bash-completion/bash_completion").exists()
+    return None if found else "no bash-completion on this machine (Debian package bash-completion)"
+
+
+def _debhelper() -> str | None:
+    """What scripts/deb builds with, for the system's own Python."""
+    if not Path("/usr/bin/python3").exists():
+        return "no /usr/bin/python3 on this machine"
+    return _program("dpkg-buildpackage", "dpkg-dev") or _program("dh", "debhelper")
+
+
 def _installed(directory: str, what: str) -> str | None:
     found = (INTEROP / directory / ".locked").exists()
     return None if found else f"no {what} in build/interop (scripts/interop puts it there)"
@@ -118,11 +130,16 @@ def _podman() -> str | None:
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
+    "bash-completion": _bash_completion,
     "curl": lambda: _program("curl", "curl"),
+    "debhelper": _debhelper,
     "faketime": _faketime,
+    "groff": lambda: _program("groff", "groff-base"),
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "lintian": lambda: _program("lintian", "lintian"),
     "machines": _machines,
+    "mandoc": lambda: _program("mandoc", "mandoc"),
     "natlab": _natlab,
     "netns": _netns,
     "podman": _podman,
