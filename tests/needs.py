@@ -126,7 +126,13 @@ def _podman() -> str | None:
         or _program("mmdebstrap", "mmdebstrap")
         or _program("git", "git")
     )
-    return reason or _tried(["unshare", "--mount", "--user", "--map-root-user", "true"], "user namespaces")
+    return reason or _user_namespaces()
+
+
+def _user_namespaces() -> str | None:
+    command = ["unshare", "--user", "--map-root-user", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else f"no user namespaces here ({tried.stderr.strip()})"
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
@@ -149,6 +155,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "ssh": lambda: _program("ssh", "openssh-client"),
     "sshd": lambda: _program("sshd", "openssh-server"),
     "tun": _tun,
+    "user namespaces": _user_namespaces,
 }
 
 
