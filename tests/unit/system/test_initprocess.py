@@ -27,7 +27,12 @@ else:
 
 def outcome(*prefix: str) -> tuple[int, str]:
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", BEFORE], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [*prefix, sys.executable, "-c", BEFORE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     return done.returncode, done.stdout
 
