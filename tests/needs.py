@@ -57,9 +57,14 @@ def _bash_completion() -> str | None:
 
 def _debhelper() -> str | None:
     """What scripts/deb builds with, for the system's own Python."""
-    if not Path("/usr/bin/python3").exists():
-        return "no /usr/bin/python3 on this machine"
-    return _program("dpkg-buildpackage", "dpkg-dev") or _program("dh", "debhelper")
+    if reason := _program("dpkg-buildpackage", "dpkg-dev") or _program("dh", "debhelper"):
+        return reason
+    ready = "import ensurepip, os, sysconfig; os.stat(sysconfig.get_config_h_filename())"
+    try:
+        subprocess.run(["/usr/bin/python3", "-Ic", ready], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "no /usr/bin/python3 that can build (Debian packages python3-dev, python3-venv)"
+    return None
 
 
 def _installed(directory: str, what: str) -> str | None:
