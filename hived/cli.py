@@ -37,6 +37,7 @@ def hide_secrets(argv: Sequence[str]) -> list[str]:
     # The interpreter's own part of the command line: options, and "script" or "-m module".
     prefix = sys.orig_argv[1 : len(sys.orig_argv) - (len(sys.argv) - 1)]
     visible = [argument for argument in argv if argument in ("run", "check")][:1]
+    initprocess.defer_signals()
     os.execv(sys.executable, [sys.orig_argv[0], *prefix, *visible])
     raise AssertionError("execv does not return")
 
@@ -188,8 +189,7 @@ def hash_password(from_stdin: bool) -> None:
 
 def main() -> None:
     """The console script. Every failure is one line and an exit code."""
-    if initprocess.is_init():
-        initprocess.heed_signals()
+    initprocess.heed_signals()
     try:
         arguments = hide_secrets(sys.argv[1:])
         cli.main(args=arguments, prog_name="hived", standalone_mode=False)

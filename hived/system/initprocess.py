@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-
-_ENDS = (signal.SIGTERM, signal.SIGINT)
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def is_init() -> bool:
@@ -17,15 +16,24 @@ def is_init() -> bool:
     return os.getpid() == 1
 
 
+def defer_signals() -> None:
+    """Have SIGTERM and SIGINT wait for :func:`heed_signals`, also over an exec.
+
+    Process 1 loses a signal that it neither handles nor blocks, and so would start on after a stop.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+
 def heed_signals() -> None:
     """SIGTERM and SIGINT end process 1 at once, until the daemon listens for them itself.
 
-    Nothing is begun then that kill -9 could not end. One that came even before this is heeded too, if they
-    were blocked when this process began: the kernel drops what process 1 neither blocks nor heeds.
+    So do those that waited, in any process: the image's entry point defers them before there is a Python.
+    Nothing is begun then that kill -9 could not end.
     """
-    for number in _ENDS:
-        signal.signal(number, lambda number, frame: os._exit(0))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+    if is_init():
+        for number in _STOPS:
+            signal.signal(number, lambda number, frame: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 async def reap() -> None:

@@ -49,8 +49,10 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(serve: Callable[[socket.socket], None]) -> Iterator[Service]:
-    running = Service(serve)
+def service(
+    serve: Callable[[socket.socket], None], server: socket.socket | None = None
+) -> Iterator[Service]:
+    running = Service(serve) if server is None else Service(serve, server)
     running.start()
     try:
         yield running

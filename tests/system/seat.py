@@ -81,7 +81,8 @@ class Seat:
             *([] if outside else self.namespace.inside),
             *("nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children"),
             *(f"--wd={where or self.home}", "--", "setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"),
-            *("--inh-caps=-all", "env", "-i", *(f"{name}={value}" for name, value in settings.items())),
+            # A child of nsenter, which a signal to nsenter does not reach otherwise.
+            *("--pdeathsig=KILL", "--inh-caps=-all", "env", "-i", *(f"{name}={value}" for name, value in settings.items())),
             *command,
         ]
 

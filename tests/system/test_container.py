@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.nodes import PASSWORD, connected
+from tests.integration.nodes import PASSWORD, connected, join
 from tests.integration.services import echo, receive_exactly, service
 from tests.netns.host import PublicHost
 from tests.netns.lab import Lab
@@ -60,6 +63,38 @@ def status(container: Container) -> dict[str, str]:
     """proc(5)'s status of process 1."""
     lines = container.exec("cat", "/proc/1/status").out.splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+# A service in the container: it says when it listens, and ends with its standard input.
+ECHO = """
+import socketserver, sys, threading
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 7000), Echo)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def echoing(container: Container) -> Iterator[None]:
+    """The service listens at port 7000 in the container within."""
+    command = container.podman.command("exec", "--interactive", container.name, "python3", "-c", ECHO)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout:
+        with process.stdin:
+            assert process.stdout.readline() == "ready\n"
+            yield
+        assert process.wait(20) == 0
+
+
+def loopback() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def test_hivectl_in_the_container_finds_hived(hive: Container) -> None:
@@ -146,3 +181,45 @@ def test_secrets_in_files_are_seen_by_hived_alone(podman: Podman, tmp_path: Path
         shown.append(made.exec("sh", "-c", "cat /proc/1/cmdline /proc/1/environ").out)
         assert PASSWORD in made.exec("cat", "/run/secrets/network").out
         assert [text for text in shown if PASSWORD in text] == []
+
+
+def test_it_forwards_both_ways_and_is_back_after_a_restart(
+    lab: Lab, public: PublicHost, podman: Podman, tmp_path: Path
+) -> None:
+    ports = [f"--publish={port}:{port}" for port in (PORT, 8080)]
+    announce = f"--env=HIVED_ANNOUNCE=/ip4/{public.address}/tcp/{PORT}"
+    laptop = lab.lan("home").host("laptop")
+    visitor = lab.public("visitor")
+    node = lab.node(laptop)
+    with contextlib.ExitStack() as stack:
+        gate = stack.enter_context(
+            contextlib.closing(Container(podman, tmp_path, "gate", *ports, announce))
+        )
+        stack.callback(node.close)
+        for each in (gate, node):
+            each.start(wait=False)
+        for each in (gate, node):
+            each.ready()
+        join("my-network", gate, node)
+        # Who connects to the public host's port 8080 is joined to a service beside the laptop ...
+        beside = stack.enter_context(service(echo, laptop.call(loopback)))
+        gate.ctl("proxy", "add", "egress", "8080", f"{node.peer_id}:{beside.port}")
+        node.ctl("proxy", "add", "ingress", f"{gate.peer_id}:8080", str(beside.port))
+        # ... and who connects to the laptop's port 9000 to one in the container.
+        node.ctl("proxy", "add", "egress", "9000", f"{gate.peer_id}:7000", "--bind", "127.0.0.1")
+        gate.ctl("proxy", "add", "ingress", f"{node.peer_id}:9000", "7000")
+
+        def exchange() -> None:
+            with echoing(gate):
+                for host, address in ((visitor, (public.address, 8080)), (laptop, ("127.0.0.1", 9000))):
+                    with host.call(functools.partial(socket.create_connection, address, 20)) as connection:
+                        connection.sendall(b"hello")
+                        assert receive_exactly(connection, 5) == b"hello"
+
+        exchange()
+        before = len(node.log.lines)
+        podman.run("restart", "--time=60", gate.name, seconds=80)
+        print("".join(node.log.lines[before:]))
+        node.await_row(gate, connected, 30)
+        print("".join(node.log.lines[before:]))
+        exchange()
