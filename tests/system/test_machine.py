@@ -81,9 +81,7 @@ def test_what_is_on_the_disk_stays_and_what_ran_does_not(machine: Machine) -> No
 
 def test_what_runs_ends_with_the_machine(machine: Machine) -> None:
     """And does not keep it from going off."""
-    ended = machine.run(
-        "systemctl reboot & trap '' HUP TERM; sleep 1000; sleep 1000", check=False, seconds=120
-    )
+    ended = machine.run("systemctl reboot & sleep 1000", check=False)
     assert ended.code > 128
     assert machine.rebooted()
     assert machine.run("systemctl is-system-running").out == "running\n"
