@@ -44,9 +44,19 @@ class Podman:
         # Nothing is ever asked of a registry.
         (configuration / "registries.conf").write_text("unqualified-search-registries = []\n")
 
-    def command(self, *arguments: str, outside: bool = False, where: Path | None = None) -> list[str]:
-        """What runs podman, with the network of the seat or the machine's; ``where``: not at home."""
-        return self.seat.command(["podman", *arguments], outside=outside, where=where)
+    def command(
+        self,
+        *arguments: str,
+        outside: bool = False,
+        where: Path | None = None,
+        notify: Path | None = None,
+    ) -> list[str]:
+        """What runs podman, with the network of the seat or the machine's.
+
+        ``where``: a directory other than home; ``notify``: the socket of the service manager that runs it.
+        """
+        variables = ["env", f"NOTIFY_SOCKET={notify}"] if notify else []
+        return self.seat.command([*variables, "podman", *arguments], outside=outside, where=where)
 
     def run(
         self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = COMMAND_SECONDS

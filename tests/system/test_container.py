@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.nodes import PASSWORD, connected, join
+from tests.integration.nodes import PASSWORD, join
 from tests.integration.services import echo, receive_exactly, service
 from tests.netns.host import PublicHost
 from tests.netns.lab import Lab
@@ -219,7 +219,22 @@ def test_it_forwards_both_ways_and_is_back_after_a_restart(
         exchange()
         before = len(node.log.lines)
         podman.run("restart", "--time=60", gate.name, seconds=80)
-        print("".join(node.log.lines[before:]))
-        node.await_row(gate, connected, 30)
-        print("".join(node.log.lines[before:]))
+        node.log.wait_for("joined", 30, before)
         exchange()
+
+
+def test_it_tells_a_service_manager_when_it_is_ready(podman: Podman, tmp_path: Path) -> None:
+    manager = podman.seat.home / "manager"
+    with (
+        contextlib.closing(Container(podman, tmp_path, "notifying", "--sdnotify=container")) as made,
+        contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notices,
+    ):
+        notices.bind(str(manager))
+        manager.chmod(0o666)
+        notices.settimeout(20)
+        made.notify = manager
+        made.start(wait=False)
+        told = ""
+        while "READY=1" not in told:
+            m=notices.recv(4096).decode(); print(repr(m)); told += m
+        assert "MAINPID=" in told
