@@ -26,11 +26,11 @@ help:
 	awk -F ':.*## ' -v on="$$colour" -v off="$$plain" \
 	  '/^[a-z][a-z-]*:.*## / { printf "  %s%-10s%s %s\n", on, $$1, off, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: setup packages-venv packages-demo packages-natlab packages-test
+.PHONY: setup packages-venv packages-deb packages-demo packages-natlab packages-test
 setup: packages-test venv ## install all that development needs: Debian packages (as root) and .venv
 
 # What only root can install; each says what is missing, and does nothing when nothing is.
-packages-venv packages-demo packages-natlab packages-test: packages-%:
+packages-venv packages-deb packages-demo packages-natlab packages-test: packages-%:
 	@scripts/setup $*
 
 .PHONY: venv
@@ -62,6 +62,10 @@ test-full: packages-test venv ## run all tests, the long ones too (ONLY=full for
 .PHONY: native
 native: venv ## compile the data plane (1 minute); hived uses it until its sources change
 	@$(BIN)/python scripts/native.py
+
+.PHONY: deb
+deb: packages-deb ## build the Debian package into dist/ (a minute; ARGS='--version 0.2.0' for tests of upgrades)
+	@scripts/deb $(ARGS)
 
 .PHONY: fuzz
 fuzz: venv ## fuzz what reads from strangers, FUZZ_SECONDS each (60); KEEP=1 keeps what is found
@@ -103,9 +107,17 @@ demo: packages-demo venv ## two nodes here join a network; one serves a web page
 natlab: packages-natlab venv ## open a lab of NATs with nodes in it, as root (ARGS='--lan home=prc --delay 20', ARGS=--help)
 	@scripts/natlab $(ARGS)
 
+.PHONY: machine
+machine: packages-test venv ## boot a machine with systemd and Hive, as root, and open a shell (ARGS='--machines 2', ARGS=--help)
+	@$(BIN)/python -m tests.system.shell $(ARGS)
+
 .PHONY: lock
 lock: venv ## make requirements/*.txt anew from the *.in files (UPGRADE=1: with newer versions)
 	@scripts/lock $(if $(UPGRADE),--upgrade)
+
+.PHONY: image
+image: ## build the container image localhost/hive with podman
+	@podman build --format docker --file packaging/container/Containerfile --tag localhost/hive .
 
 .PHONY: clean
 clean: ## remove what these targets made, .venv included

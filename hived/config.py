@@ -309,3 +309,8 @@ def describe(config: Config) -> str:
             f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
         )
     return "\n".join(lines)
+
+
+def setting_names() -> tuple[str, ...]:
+    """Every key that hived.toml may hold."""
+    return (*_LISTS, *_STRINGS)

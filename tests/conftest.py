@@ -63,7 +63,22 @@ def pytest_make_collect_report(
     return report
 
 
+def _tell_figures(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured, without a judgement: ``record_property("figure", "NAME: VALUE")``."""
+    figures = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "figure" and report.when == "call"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(str(figure))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    _tell_figures(terminalreporter)
     left_out = [
         report for report in terminalreporter.stats.get("skipped", []) if not hasattr(report, "wasxfail")
     ]

@@ -50,6 +50,23 @@ def _postgres() -> str | None:
     return None if postgres_bin() else "no PostgreSQL server on this machine (Debian package postgresql)"
 
 
+def _bash_completion() -> str | None:
+    found = Path("/usr/share/bash-completion/bash_completion").exists()
+    return None if found else "no bash-completion on this machine (Debian package bash-completion)"
+
+
+def _debhelper() -> str | None:
+    """What scripts/deb builds with, for the system's own Python."""
+    if reason := _program("dpkg-buildpackage", "dpkg-dev") or _program("dh", "debhelper"):
+        return reason
+    ready = "import ensurepip, os, sysconfig; os.stat(sysconfig.get_config_h_filename())"
+    try:
+        subprocess.run(["/usr/bin/python3", "-Ic", ready], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "no /usr/bin/python3 that can build (Debian packages python3-dev, python3-venv)"
+    return None
+
+
 def _installed(directory: str, what: str) -> str | None:
     found = (INTEROP / directory / ".locked").exists()
     return None if found else f"no {what} in build/interop (scripts/interop puts it there)"
@@ -124,11 +141,16 @@ def _user_namespaces() -> str | None:
 
 
 _PROBES: dict[str, Callable[[], str | None]] = {
+    "bash-completion": _bash_completion,
     "curl": lambda: _program("curl", "curl"),
+    "debhelper": _debhelper,
     "faketime": _faketime,
+    "groff": lambda: _program("groff", "groff-base"),
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "lintian": lambda: _program("lintian", "lintian"),
     "machines": _machines,
+    "mandoc": lambda: _program("mandoc", "mandoc"),
     "natlab": _natlab,
     "netns": _netns,
     "podman": _podman,

@@ -187,6 +187,16 @@ def _create(path: Path, steps: Sequence[str]) -> None:
         os.close(directory)
 
 
+def _is_full(reason: sqlite3.OperationalError, path: Path) -> bool:
+    """Whether there is no room; of the files beside the database SQLite says so as of a broken disk."""
+    if getattr(reason, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return True
+    try:
+        return "I/O" in str(reason) and os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False
+
+
 def _readable(error: Exception, path: Path) -> Exception:
     """A database failure as a line for people; any other error as it is."""
     cause = error.__cause__ if error.__cause__ is not None else error
@@ -198,6 +208,10 @@ def _readable(error: Exception, path: Path) -> Exception:
     if isinstance(reason, sqlite3.IntegrityError):
         return reason
     if isinstance(reason, sqlite3.OperationalError):
+        if _is_full(reason, path):
+            return failed(
+                f"using {path} failed", "the disk is full", "Make room: hived then goes on by itself"
+            )
         return failed(f"using {path} failed", str(reason), "Check the disk, and the file's owner and mode")
     if isinstance(reason, sqlite3.DatabaseError):
         return failed(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from tests.integration.nodes import Result
 from tests.netns.keeper import ROOT
@@ -25,12 +25,14 @@ _LOGIN = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     **{"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash", "LANG": "C.UTF-8"},
 }
-_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--no-fork")
 # A command comes from outside, so its process is in no control group of the machine, and systemd would take
 # no session of it. It goes into one first; the control group namespace would not let it do that later.
+# The parent is this shell and not nsenter: systemd stops all processes for a moment when it shuts down, and
+# nsenter would then stop itself, for good.
 _ENTER = (
-    "mkdir -p /sys/fs/cgroup/keyboard && echo 0 >/sys/fs/cgroup/keyboard/cgroup.procs && "
-    'exec nsenter --cgroup=/proc/1/ns/cgroup -- "$@"'
+    "cd && mkdir -p /sys/fs/cgroup/keyboard && echo 0 >/sys/fs/cgroup/keyboard/cgroup.procs && "
+    '{ nsenter --cgroup=/proc/1/ns/cgroup -- "$@"; exit $?; }'
 )
 
 
@@ -87,10 +89,16 @@ class Machine:
     def reboot(self) -> None:
         """As a person does it: the services are stopped first."""
         self.run("systemctl reboot", check=False)
-        status = self._hear("off", BOOT_SECONDS)
-        if status != str(REBOOT):
-            raise MachineError(f"{self.name} did not reboot, but ended with {status}\n{self.console()}")
-        self._booted()
+        if not self.rebooted():
+            raise MachineError(f"{self.name} did not reboot, but is off\n{self.console()}")
+
+    def rebooted(self) -> bool:
+        """Whether a machine that goes off, as somebody has told it to, boots again; returns when it has."""
+        again = self._hear("off", BOOT_SECONDS) == str(REBOOT)
+        self.leader = 0
+        if again:
+            self._booted()
+        return again
 
     def poweroff(self) -> None:
         self.run("systemctl poweroff", check=False)
@@ -136,6 +144,11 @@ class Machine:
 
     # The keyboard
 
+    @property
+    def door(self) -> str:
+        """The line that opens a shell on it at a terminal, until it goes off."""
+        return f"nsenter -t {self.leader} -a -r -w bash --login"
+
     def typed(self, line: str, user: str = "root") -> list[str]:
         """The command, for this machine, that types a line at the machine's shell as a user who logs in."""
         words = ["bash", "-c", line] if user == "root" else ["su", "--login", user, "--command", line]
@@ -167,19 +180,6 @@ class Machine:
             assert result.code == 0, f"{self.name}: {line}: {result.code}\n{result.out}{result.err}"
         return result
 
-    def popen(
-        self, line: str, user: str = "root", stdout: int | IO[Any] | None = subprocess.DEVNULL
-    ) -> subprocess.Popen[str]:
-        """Type a line, and let it run. It ends with the machine at the latest; the caller waits for it."""
-        return subprocess.Popen(
-            self.typed(line, user),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.STDOUT if stdout == subprocess.PIPE else stdout,
-            text=True,
-            start_new_session=True,
-        )
-
     def put(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Write a file, and the directories above it."""
         data = content.encode() if isinstance(content, str) else content
@@ -200,6 +200,20 @@ class Machine:
     def journal(self, unit: str, options: str = "-o cat") -> str:
         """What a unit has said since the machine booted."""
         return self.run(f"journalctl --no-pager -q -b -u {unit} {options}").out
+
+    def cursor(self) -> str:
+        """Where the journal ends now, for :meth:`await_line`."""
+        shown = self.run("journalctl -q -n 0 --show-cursor").out
+        return shown.partition("-- cursor: ")[2].strip()
+
+    def await_line(self, unit: str, text: str, seconds: float, after: str = "") -> str:
+        """The first line of a unit's journal with ``text`` in it, of this boot or after a :meth:`cursor`."""
+        where = f"--after-cursor='{after}'" if after else "-b"
+        # journalctl ends by itself when somebody has read enough.
+        line = f"journalctl -q -f -n all -o cat -u {unit} {where} | grep -m 1 -F -- {shlex.quote(text)}"
+        done = self.run(f"timeout {seconds:g} bash -c {shlex.quote(line)}", check=False, seconds=seconds + 30)
+        assert done.out, f"{self.name}: no {text!r} within {seconds:g} s\n{self.journal(unit)[-4000:]}"
+        return done.out.rstrip("\n")
 
     def show(self, unit: str, *properties: str) -> list[str]:
         """A unit's properties, in the order asked for."""

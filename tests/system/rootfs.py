@@ -93,6 +93,8 @@ def _make(to: Path) -> None:
         (to / "etc/systemd/system" / unit).symlink_to("/dev/null")
     # Each machine is given its own at its first boot.
     (to / "etc/machine-id").write_text("")
+    # As images of containers have it: a machine whose installation is interrupted is thrown away.
+    (to / "etc/dpkg/dpkg.cfg.d/hive-machine").write_text("force-unsafe-io\n")
     # mmdebstrap's are copies of this machine's.
     for name in ("hostname", "resolv.conf"):
         (to / "etc" / name).unlink(missing_ok=True)

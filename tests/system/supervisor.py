@@ -27,6 +27,7 @@ from pathlib import Path
 
 REBOOT = 133
 CGROUPS = Path("/sys/fs/cgroup")
+_PREFIX = "hive-machine-"
 CLONE_NEWNS, MS_REC, MS_PRIVATE, PR_SET_PDEATHSIG = 0x20000, 0x4000, 1 << 18, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _END_SECONDS = 10.0
@@ -53,17 +54,32 @@ def isolate() -> None:
         _mount("cgroup2", CGROUPS)
 
 
+def _remove(cgroup: Path) -> None:
+    """Remove a control group and those in it; one with processes stays."""
+    for group, _, _ in os.walk(cgroup, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(group)
+
+
+def _sweep() -> None:
+    """Remove the groups of supervisors that were killed."""
+    for cgroup in CGROUPS.glob(f"{_PREFIX}*"):
+        if not Path("/proc", cgroup.name.removeprefix(_PREFIX)).exists():
+            _remove(cgroup)
+
+
 class Supervisor:
     """One machine. ``directory`` is for what it writes, ``network`` its network namespace's file."""
 
     def __init__(self, directory: Path, name: str, network: str, layers: list[str]) -> None:
         self._directory, self._name, self._network = directory, name, network
         self._root = directory / "root"
-        self._cgroup = CGROUPS / f"hive-machine-{os.getpid()}"
+        self._cgroup = CGROUPS / f"{_PREFIX}{os.getpid()}"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader: int | None = None
         self._selector = selectors.DefaultSelector()
         isolate()
+        _sweep()
         for part in ("root", "upper", "work"):
             (directory / part).mkdir()
         # xino=off: without a warning where the layers are on file systems of different kinds.
@@ -162,9 +178,7 @@ class Supervisor:
         """Its groups can go when the kernel has seen the last process off, which tells nobody."""
         deadline = time.monotonic() + _END_SECONDS
         while self._cgroup.exists() and time.monotonic() < deadline:
-            for group, _, _ in os.walk(self._cgroup, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(group)
+            _remove(self._cgroup)
             if self._cgroup.exists():
                 time.sleep(0.01)
 

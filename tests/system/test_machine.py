@@ -79,6 +79,14 @@ def test_what_is_on_the_disk_stays_and_what_ran_does_not(machine: Machine) -> No
     assert len(boots) == 3
 
 
+def test_what_runs_ends_with_the_machine(machine: Machine) -> None:
+    """And does not keep it from going off."""
+    ended = machine.run("systemctl reboot & sleep 1000", check=False)
+    assert ended.code > 128
+    assert machine.rebooted()
+    assert machine.run("systemctl is-system-running").out == "running\n"
+
+
 def test_a_process_is_found_from_outside(machine: Machine) -> None:
     outside = machine.host_pid(1)
     assert outside == machine.leader

@@ -1,0 +1,70 @@
+"""The control socket is systemd's: whoever types hivectl starts hived, if it does not run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.system.hive import peer_id
+from tests.system.machine import Machine
+from tests.system.rack import Rack
+
+pytestmark = pytest.mark.requires("machines")
+
+
+@pytest.fixture(scope="module")
+def machine(rack: Rack, layers: Sequence[Path]) -> Machine:
+    """Only the socket is enabled."""
+    made = rack.machine("home", *layers)
+    made.boot()
+    made.run("useradd --create-home --shell /bin/bash --groups hive ann")
+    made.run("systemctl enable --now hived.socket")
+    return made
+
+
+def running(machine: Machine) -> str:
+    return machine.run("systemctl is-active hived", check=False).out.strip()
+
+
+def test_the_first_command_starts_hived(machine: Machine) -> None:
+    assert running(machine) == "inactive"
+    assert "hived.service: active (running)" in machine.run("hivectl status").out
+    assert running(machine) == "active"
+
+
+def test_a_stopped_hived_is_started_again(machine: Machine) -> None:
+    before = peer_id(machine)
+    machine.run("systemctl stop hived")
+    assert running(machine) == "inactive"
+    # Anybody who may open the socket, that is.
+    asked = machine.run("hivectl status", "ann", check=False)
+    assert asked.code == 4
+    assert re.fullmatch(r"hivectl: .*hivectl login.*\n", asked.err)
+    assert running(machine) == "active"
+    assert peer_id(machine) == before
+
+
+def test_after_a_boot_it_waits_for_a_command(machine: Machine) -> None:
+    before = peer_id(machine)
+    machine.reboot()
+    assert machine.run("systemctl is-active hived hived.socket", check=False).out == "inactive\nactive\n"
+    assert peer_id(machine) == before
+
+
+def test_a_command_to_a_hived_that_cannot_start_ends_with_the_reason(machine: Machine) -> None:
+    machine.run("systemctl stop hived")
+    machine.put("/etc/hive/hived.toml", 'log_level = "unheard of"\n')
+    try:
+        failed = machine.run("hivectl status", check=False, seconds=120)
+        assert (failed.code, failed.out) == (3, "")
+        assert re.fullmatch(r"hivectl: .*journalctl -u hived.*\n", failed.err)
+        assert "unheard of" in machine.journal("hived", "-o cat -p err")
+        # systemd does not try for ever, though the command's connection waits in the socket.
+        machine.await_line("hived.socket", "Trigger limit hit", 60)
+    finally:
+        machine.put("/etc/hive/hived.toml", "")
+    machine.run("systemctl restart hived")
+    assert "active (running)" in machine.run("hivectl status").out

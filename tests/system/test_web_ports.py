@@ -1,0 +1,76 @@
+"""Ports below 1024, which only root opens: hived has two of them from a socket unit."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.netns.namespace import Namespace
+from tests.system.hive import STRANGER, join, shown, started
+from tests.system.machine import Machine
+from tests.system.rack import Rack
+
+pytestmark = [pytest.mark.requires("machines"), pytest.mark.full]
+
+
+@pytest.fixture(scope="module")
+def machine(rack: Rack, layers: Sequence[Path]) -> Machine:
+    made = started(rack, "public", layers)
+    join(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def elsewhere(rack: Rack) -> Namespace:
+    return rack.plug("elsewhere")[0]
+
+
+def states(machine: Machine) -> dict[int, str]:
+    return {row["port"]: row["state"] for row in shown(machine, "proxy")}
+
+
+def connect(namespace: Namespace, machine: Machine, port: int) -> None:
+    with namespace.socket() as client:
+        client.settimeout(30)
+        # Accepted it is; where the proxy leads there is nobody.
+        with contextlib.suppress(ConnectionResetError):
+            client.connect((machine.address, port))
+
+
+def test_without_the_unit_a_proxy_says_what_to_type(machine: Machine, elsewhere: Namespace) -> None:
+    refused = machine.run(f"hivectl proxy add egress 80 {STRANGER}:80", check=False)
+    assert (refused.code, refused.out) == (1, "")
+    assert re.fullmatch(
+        r"hivectl: .*systemctl enable hived-web.socket && systemctl restart hived.*\n", refused.err
+    )
+    assert states(machine) == {}
+    with pytest.raises(ConnectionRefusedError):
+        connect(elsewhere, machine, 80)
+
+
+def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespace) -> None:
+    machine.run("systemctl enable hived-web.socket && systemctl restart hived")
+    for port in (80, 443):
+        machine.run(f"hivectl proxy add egress {port} {STRANGER}:{port}")
+    assert states(machine) == {80: "listening", 443: "listening"}
+    for port in (80, 443):
+        connect(elsewhere, machine, port)
+    assert machine.show("hived", "User", "CapabilityBoundingSet") == ["hive", ""]
+
+
+def test_it_stays_over_a_reboot(machine: Machine, elsewhere: Namespace) -> None:
+    machine.reboot()
+    assert states(machine) == {80: "listening", 443: "listening"}
+    connect(elsewhere, machine, 443)
+
+
+def test_given_back_the_ports_are_free_for_another_server(machine: Machine) -> None:
+    machine.run(
+        "systemctl disable hived-web.socket; systemctl stop hived-web.socket; systemctl restart hived"
+    )
+    assert set(states(machine).values()) == {"error"}
+    machine.run("python3 -c 'import socket; socket.create_server((\"0.0.0.0\", 80))'")
