@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -138,6 +139,8 @@ def run(**flags: Any) -> None:
     again."""
     from . import config
 
+    # Until the node is there to read it again, and while it starts anew, the configuration is fresh anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = config.load(flags)
 
     def serve(ready: Callable[[], None]) -> int:
@@ -150,7 +153,7 @@ def run(**flags: Any) -> None:
 
         assert settings.pid_file is not None
         assert settings.log_file is not None
-        sys.exit(background.start(serve, settings.pid_file, settings.log_file))
+        sys.exit(background.start(serve, settings.data_dir, settings.pid_file, settings.log_file))
     sys.exit(serve(lambda: None))
 
 

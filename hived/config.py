@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import usage
+from .errors import failed, usage
 from .logs import FORMATS, LEVELS
 from .schema import check_name
 
@@ -124,7 +124,9 @@ def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
 def _state_directory(environ: Mapping[str, str]) -> Path | None:
     """What StateDirectory= gives a unit of the system (systemd.exec(5)); a user's has the XDG paths."""
     named = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(named) if named and "MANAGERPID" not in environ else None
+    # Another service that starts hived passes its own on.
+    ours = environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and "MANAGERPID" not in environ
+    return Path(named) if named and ours else None
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -145,8 +147,10 @@ def _toml(path: Path, must_exist: bool) -> dict[str, Any]:
         if must_exist:
             raise usage(what, "there is no such file", "Check --config") from None
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise usage(what, getattr(error, "strerror", None) or str(error), "Check the file") from None
+    except OSError as error:
+        raise failed(what, error.strerror or str(error), "Check its owner, its mode and the disk") from None
+    except UnicodeDecodeError as error:
+        raise usage(what, str(error), "Check the file") from None
     except tomllib.TOMLDecodeError as error:
         raise usage(what, str(error), "Correct that line") from None
     except RecursionError:
@@ -235,9 +239,15 @@ def _secrets(key: str, settings: dict[str, Any], environ: Mapping[str, str]) -> 
 def _secret_lines(path: Path) -> list[str]:
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise usage(f"reading {path} failed", why, "It holds NAME:PASSWORD, one a line") from None
+    except OSError as error:
+        # Perhaps not for long: a disk that is not mounted yet.
+        raise failed(
+            f"reading {path} failed", error.strerror or str(error), "It holds NAME:PASSWORD, one a line"
+        ) from None
+    except UnicodeDecodeError:
+        raise usage(
+            f"reading {path} failed", "it is not text", "It holds NAME:PASSWORD, one a line"
+        ) from None
     return [line for line in text.splitlines() if line.strip()]
 
 

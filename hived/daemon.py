@@ -434,6 +434,7 @@ class Daemon:
         try:
             settings, ignored = config.merged(self.config, self._reload())
             validate(settings)
+            _set_up_logs(settings)
             before = self.host.listening
             await self.listening.apply(settings)
             if self.host.listening != before:
@@ -444,12 +445,11 @@ class Daemon:
         except HiveError as error:
             log.error("the configuration was not taken over", why=error.line())
             return
-        _set_up_logs(settings)
         self.config = self.node.config = settings
         self._apply_paths(settings)
         if ignored:
             log.warning("these settings need a restart", settings=" ".join(ignored))
-        await self._publish()
+        await self._say()
         self.peers.refresh()
         self.peers.kick()
         log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)

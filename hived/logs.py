@@ -87,6 +87,16 @@ class Formatter(logging.Formatter):
         return f"<{_PRIORITY.get(record.levelname, 6)}>{line}" if self._journal else line
 
 
+class _File(WatchedFileHandler):
+    """A log file; while it cannot be begun anew, events go to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            print(self.format(record), file=sys.stderr)
+
+
 def _is_journal(stream: TextIO) -> bool:
     """Whether a stream goes to the journal (systemd.exec(5), JOURNAL_STREAM), not where a shell sent it."""
     try:
@@ -110,7 +120,7 @@ def setup(level: str, form: str, stream: TextIO | None = None, file: Path | None
     handler: logging.Handler
     if file is not None:
         try:
-            handler = WatchedFileHandler(file, encoding="utf-8")
+            handler = _File(file, encoding="utf-8")
         except OSError as error:
             raise failed(
                 f"writing {file} failed", error.strerror or str(error), "Name another: --log-file FILE"

@@ -36,7 +36,7 @@ def restore(
     \b
     A node runs once. To move it to another machine, in this order:
       hivectl backup FILE                  on the old machine
-      sudo systemctl disable --now hived   there: stop it for good
+      sudo systemctl disable --now hived hived.socket hived-web.socket   there: stop it for good
       hivectl restore FILE                 on the new one
     While the old one can be reached, restore refuses.
     """

@@ -27,7 +27,7 @@ ALIVE_SECONDS = 5.0
 _CONFIGURED_NAME = "configured_name"
 MOVE = (
     "A node runs once; to move it, make a backup, then stop the old hived for good"
-    " (systemctl disable --now hived), then restore, in this order"
+    " (systemctl disable --now hived hived.socket hived-web.socket), then restore, in this order"
 )
 
 

@@ -115,6 +115,10 @@ class Host:
     def listen(self, addresses: Iterable[str]) -> None:
         """Make the listeners exactly these. Raises HiveError (conflict, failed) and changes nothing then."""
         wanted = list(dict.fromkeys(addresses))
+        if not self._listeners:
+            # What an earlier configuration had listen would be in the way of this one.
+            ends = [parse(text) for text in wanted]
+            self._kept.retain(OWNER, [(end.host, end.port) for end in ends if end.kind.startswith("ip")])
         made: list[tuple[str, trio.SocketListener]] = []
         try:
             for text in wanted:

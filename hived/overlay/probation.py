@@ -39,7 +39,8 @@ class Probation:
                 raise conflict(
                     "running the restored node failed",
                     "the node that the backup was made of still runs elsewhere",
-                    "Stop it for good (systemctl disable --now hived there), then start this one again",
+                    "Stop it for good (there: systemctl disable --now hived hived.socket hived-web.socket),"
+                    " then start this one again",
                 )
             touched += STEP_SECONDS if any(c.usable for c in self._host.all_connections()) else 0
         await self._settings.clear_restored()

@@ -203,13 +203,14 @@ class Reconciler:
             item.state, item.error = "ready", None
             return
         try:
-            sockets = sockets or self._listeners.before(row.bind, row.port) or self.bind(row.bind, row.port)
+            before = [] if sockets else self._listeners.before(row.id, row.bind, row.port)
+            sockets = sockets or before or self.bind(row.bind, row.port)
         except HiveError as error:
             if item.error != error.why:
                 log.error("an egress proxy cannot listen", id=row.id, port=row.port, why=error.why)
             item.fail(error.why)
             return
-        self._listeners.keep(sockets, row.bind, row.port)
+        self._listeners.keep(sockets, row.id, row.bind, row.port)
         route = Route(row.network, row.peer_id, row.port, row.peer_port)
         item.egress = EgressProxy(route, sockets, self.overlay, item.counters)
         item.scope, item.ended = trio.CancelScope(), trio.Event()
@@ -241,7 +242,7 @@ class Reconciler:
             item.scope.cancel()
         if item.ended is not None:
             await item.ended.wait()
-            self._listeners.drop(item.row.bind, item.row.port)
+            self._listeners.drop(item.row.id, item.row.bind, item.row.port)
         item.egress = item.ingress = item.scope = item.ended = None
         item.state, item.error = "disabled", None
         item.row = replace(item.row, enabled=False)

@@ -45,6 +45,7 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._own, name="hive-store", daemon=True)
         self._closed = False
+        self._moved = trio.Event()
 
     @classmethod
     async def open(cls, path: Path) -> Database:
@@ -85,8 +86,10 @@ class Database:
         await self.run(write)
 
     async def answer(self) -> None:
-        """Returns when the thread has had a turn."""
-        await self.run(lambda db: None)
+        """Returns when the thread has done something, be it but the first of many things that wait."""
+        self._moved = trio.Event()
+        self._jobs.put(_Job(lambda db: None, trio.lowlevel.current_trio_token()))
+        await self._moved.wait()
 
     async def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -110,11 +113,16 @@ class Database:
                         db.close()
                     db = self._connect()
                 try:
-                    job.token.run_sync_soon(job.done.set)
+                    job.token.run_sync_soon(self._done, job)
                 except trio.RunFinishedError:
                     return
         finally:
             db.close()
+
+    def _done(self, job: _Job) -> None:
+        """On trio's thread."""
+        job.done.set()
+        self._moved.set()
 
     def _connect(self) -> dataset.Database:
         return dataset.connect(

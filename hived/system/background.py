@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +19,23 @@ from daemon.pidfile import TimeoutPIDLockFile
 from lockfile import LockError
 
 from ..errors import HiveError, conflict, failed, usage
+from . import runlock
 from .dbusunit import under_systemd
 from .initprocess import is_init
 
 _READY = 0
+# A process number in digits, and a line's end.
+_PID_BYTES = 11
 
 
-def start(run: Callable[[Callable[[], None]], int], pid_file: Path, log_file: Path) -> int:
+def start(run: Callable[[Callable[[], None]], int], data_dir: Path, pid_file: Path, log_file: Path) -> int:
     """Call ``run`` in the background; it calls its argument when it is ready. The exit code for the caller.
 
     Only the caller's process returns from here. Raises HiveError where it cannot begin.
     """
     _refuse_supervised()
+    # Before a file is made: where another user's directory has a link, it would be made anywhere.
+    runlock.refuse_foreign(data_dir)
     pid_lock = _pid_lock(pid_file)
     _writable(log_file)
     told, tell = os.pipe()
@@ -77,15 +83,15 @@ def _pid_lock(path: Path) -> TimeoutPIDLockFile:
     what = f"writing {path} failed"
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        pid = lock.read_pid()
+        pid = _read_pid(path, what)
         if pid is not None and _is_hived(pid):
             raise conflict(
                 what,
                 f"hived runs already (process {pid})",
                 f"Stop it: kill {pid}; or name another: --pid-file",
             )
-        if path.exists():
-            lock.break_lock()
+        if pid is not None:
+            path.unlink()
         # Tried here, where the caller sees what is wrong with it.
         with path.open("x"):
             pass
@@ -95,9 +101,24 @@ def _pid_lock(path: Path) -> TimeoutPIDLockFile:
     return lock
 
 
+def _read_pid(path: Path, what: str) -> int | None:
+    """The process that a PID file names; None where there is no file. Raises HiveError for any other file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        text = file.read(_PID_BYTES + 1).strip() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    if not text.isdigit() or len(text) > _PID_BYTES:
+        raise conflict(what, "a file is there that is no PID file", "Name another: --pid-file FILE")
+    return int(text)
+
+
 def _is_hived(pid: int) -> bool:
+    """Whether the process runs a program of that name, by itself or in an interpreter."""
     with contextlib.suppress(OSError):
-        return b"hived" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return any(os.path.basename(word) == b"hived" for word in words[:4])
     return False
 
 

@@ -31,21 +31,29 @@ class Unit:
 
     def __init__(self) -> None:
         self._state: UnitState | None = None
-        self._asked = 0.0
+        self._asked = float("-inf")
         self._said = ""
+        self._asking = trio.Lock()
+        # Threads that hang with the bus are one at most, and none of those that others need.
+        self._thread = trio.CapacityLimiter(1)
 
     async def state(self) -> UnitState | None:
         """None where systemd did not start hived, or does not answer."""
         if not under_systemd():
             return None
-        if not self._asked or time.monotonic() - self._asked > FRESH_SECONDS:
-            try:
-                self._state = await trio.to_thread.run_sync(_ask, abandon_on_cancel=True)
-            except Exception as error:  # dbus-next raises what its parser, asyncio and sockets raise
-                self._state = None
-                self._complain(str(error) or type(error).__name__)
-            self._asked = time.monotonic()
+        async with self._asking:
+            if self._thread.available_tokens and time.monotonic() - self._asked > FRESH_SECONDS:
+                self._state = await self._ask()
+                self._asked = time.monotonic()
         return self._state
+
+    async def _ask(self) -> UnitState | None:
+        try:
+            with trio.fail_after(ANSWER_SECONDS + 0.5):
+                return await trio.to_thread.run_sync(_ask, abandon_on_cancel=True, limiter=self._thread)
+        except Exception as error:  # dbus-next raises what its parser, asyncio and sockets raise
+            self._complain(str(error) or type(error).__name__)
+        return None
 
     def _complain(self, why: str) -> None:
         if why != self._said:

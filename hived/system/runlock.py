@@ -14,6 +14,21 @@ from ..errors import HiveError, Kind, conflict, failed
 FILE_NAME = "hived.lock"
 
 
+def refuse_foreign(data_dir: Path) -> None:
+    """Raises HiveError (denied) where root would run in another user's directory."""
+    try:
+        owner = data_dir.stat().st_uid
+    except OSError:
+        return  # there is none yet, or opening it says why
+    if os.geteuid() == 0 and owner != 0:
+        raise HiveError(
+            Kind.DENIED,
+            f"using {data_dir} failed",
+            f"it belongs to user ID {owner} and hived was started as root",
+            "Type: systemctl start hived; or run it as that user; or name another: --data-dir",
+        )
+
+
 def take(data_dir: Path) -> int:
     """Make the directory (0700) if needed and lock it; the file descriptor to keep open.
 
@@ -23,15 +38,8 @@ def take(data_dir: Path) -> int:
     what = f"using {data_dir} failed"
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = data_dir.stat().st_uid
-        if os.geteuid() == 0 and owner != 0:
-            raise HiveError(
-                Kind.DENIED,
-                what,
-                f"it belongs to user ID {owner} and hived was started as root",
-                "Type: systemctl start hived; or run it as that user; or name another: --data-dir",
-            )
-        if owner == os.geteuid():
+        refuse_foreign(data_dir)
+        if data_dir.stat().st_uid == os.geteuid():
             data_dir.chmod(0o700)
         fd = os.open(data_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileExistsError:

@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ..logs import Log
 from .notify import Notifier
@@ -75,9 +75,18 @@ class Sockets:
         before = self._kept.get(name)
         if before is None or not os.path.sameopenfile(before.fileno(), sock.fileno()):
             self._drop(name)
-            self._kept[name] = sock.dup()
+            try:
+                self._kept[name] = sock.dup()
+            except OSError as error:
+                log.warning("a listener is not kept over a restart", name=name, why=error.strerror)
+                return
             self._notifier.keep(name, sock)
         self._used.add(name)
+
+    def retain(self, owner: str, ends: Collection[tuple[str, int]]) -> None:
+        names = {_name(owner, host, port) for host, port in ends}
+        for name in [name for name in self._kept if name.startswith(f"{owner}_") and name not in names]:
+            self._drop(name)
 
     def drop(self, owner: str, host: str, port: int) -> None:
         self._drop(_name(owner, host, port))

@@ -6,6 +6,7 @@ Whoever listens asks here before it binds. What keeps them is built by the daemo
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -21,6 +22,9 @@ class Kept(Protocol):
     def keep(self, owner: str, host: str, port: int, sock: socket.socket) -> None:
         """Have a new listener outlive this process, until it is dropped."""
 
+    def retain(self, owner: str, ends: Collection[tuple[str, int]]) -> None:
+        """Drop the owner's listeners of before that are at none of these hosts and ports."""
+
     def drop(self, owner: str, host: str, port: int) -> None:
         """Nobody listens there any more, from now on."""
 
@@ -35,6 +39,9 @@ class NothingKept:
         return None
 
     def keep(self, owner: str, host: str, port: int, sock: socket.socket) -> None:
+        pass
+
+    def retain(self, owner: str, ends: Collection[tuple[str, int]]) -> None:
         pass
 
     def drop(self, owner: str, host: str, port: int) -> None:

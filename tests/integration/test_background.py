@@ -101,6 +101,63 @@ def test_what_fails_at_start_is_said_to_the_caller(node: Node) -> None:
     assert "--pid-file" in done.stderr
 
 
+def test_what_is_no_pid_file_is_left_alone(node: Node) -> None:
+    """A typing error costs no file."""
+    for content in (b"precious", b"\xff\xfe", b"1" * 40):
+        other = node.directory / "other"
+        other.write_bytes(content)
+        done = _background(node, "--pid-file", str(other))
+        assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+        assert "no PID file" in done.stderr
+        assert other.read_bytes() == content
+
+
+@pytest.mark.root
+def test_nothing_is_made_in_another_users_directory(node: Node) -> None:
+    node.data.mkdir()
+    (node.data / "hived.log").symlink_to(node.directory / "made")
+    os.chown(node.data, 65533, 65533)
+    done = _background(node)
+    assert done.returncode == 4
+    assert "belongs to user ID 65533" in done.stderr
+    assert not (node.directory / "made").exists()
+
+
+def test_a_hangup_while_it_starts_does_not_end_it(node: Node) -> None:
+    node.start(wait=False)
+    assert node.process is not None
+    status = Path(f"/proc/{node.process.pid}/status")
+    # Ignored, or caught, which is signal 1.
+    _until(
+        lambda: any(
+            int(line.split()[1], 16) & 1
+            for line in status.read_text().splitlines()
+            if line[:6] in ("SigIgn", "SigCgt")
+        )
+    )
+    node.process.send_signal(signal.SIGHUP)
+    node.ready()
+    assert node.stop() == 0
+
+
+def test_a_log_that_cannot_be_written_changes_nothing(node: Node) -> None:
+    """Neither on a reload nor when it goes away later."""
+    logs = node.directory / "logs"
+    logs.mkdir()
+    assert _background(node, "--log-file", str(logs / "log")).returncode == 0
+    try:
+        (logs / "log").unlink()
+        logs.rmdir()
+        node.ctl("networks", "create", "blue")
+        os.kill(_pid(node), signal.SIGHUP)
+        assert node.ctl("status", "--json").json()["networks"][0]["name"] == "blue"
+        logs.mkdir()
+        node.ctl("networks", "create", "green")
+        assert "networks" in (logs / "log").read_text()
+    finally:
+        _end(node)
+
+
 def test_hangup_reads_files_named_relative_to_the_callers_directory(node: Node) -> None:
     names = node.directory / "networks"
     names.write_text("first:a-long-password\n")

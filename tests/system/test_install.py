@@ -41,7 +41,7 @@ def test_root_sees_the_node_at_a_glance(machine: Machine) -> None:
         "hived.service: active (running), enabled",
         "user hive",
         "restarted 0 times",
-        "watchdog 30",
+        "watchdog 1 min",
     ):
         assert words in service
     assert not machine.run("hivectl status").err

@@ -26,10 +26,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "hived.toml"
 
 
-def refused(flags: dict[str, Any], **environ: str) -> str:
+def refused(flags: dict[str, Any], kind: Kind = Kind.USAGE, **environ: str) -> str:
     with pytest.raises(HiveError) as caught:
         load(flags, **environ)
-    assert caught.value.kind is Kind.USAGE
+    assert caught.value.kind is kind
     return caught.value.line()
 
 
@@ -159,7 +159,8 @@ def test_a_password_shows_nowhere() -> None:
 
 
 def test_a_missing_secret_file() -> None:
-    assert "/no/such/file" in refused({"admin_file": ("/no/such/file",)})
+    """It may come: its disk is not mounted yet."""
+    assert "/no/such/file" in refused({"admin_file": ("/no/such/file",)}, Kind.FAILED)
 
 
 # What is refused
@@ -189,7 +190,7 @@ def test_a_wrong_file_is_one_line(file: Path, text: str, says: str) -> None:
 def test_unreadable_files(tmp_path: Path, file: Path) -> None:
     file.write_bytes(b'name = "\xff"')
     refused({"config": str(file)})
-    refused({"config": str(tmp_path)})
+    refused({"config": str(tmp_path)}, Kind.FAILED)
 
 
 @given(st.binary(max_size=200))
@@ -215,7 +216,8 @@ def test_any_environment(values: dict[str, str]) -> None:
     try:
         found = load(**environ)
     except HiveError as error:
-        if error.kind is not Kind.USAGE:
+        # A file that is named may not be there.
+        if error.kind is not Kind.USAGE and "_file" not in " ".join(values):
             raise
     else:
         assert found.data_dir.is_absolute()
@@ -259,11 +261,13 @@ def test_real_environment_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_a_service_of_the_system_has_the_systems_paths() -> None:
     """systemd gives it a state directory, and no user to be root for."""
-    settings = config.load({"config": None}, {"STATE_DIRECTORY": "/srv/hive:/x", "HOME": "/none"}, root=None)
+    started = {"SYSTEMD_EXEC_PID": str(os.getpid()), "HOME": "/home/me"}
+    settings = config.load({"config": None}, {**started, "STATE_DIRECTORY": "/srv/hive:/x"}, root=None)
     assert settings.data_dir == Path("/srv/hive")
     assert settings.socket == config.SYSTEM_SOCKET
-    mine = config.load({}, {"STATE_DIRECTORY": "/x", "MANAGERPID": "9", "HOME": "/home/me"}, root=False)
-    assert mine.data_dir == Path("/home/me/.local/state/hive")
+    for others in ({**started, "MANAGERPID": "9"}, {**started, "SYSTEMD_EXEC_PID": "1"}):
+        mine = config.load({}, {**others, "STATE_DIRECTORY": "/x"}, root=False)
+        assert mine.data_dir == Path("/home/me/.local/state/hive")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ async def test_nobody_is_refused_while_the_proxies_start_anew(
             await proxies.add(row("egress", port, target))
             await proxies.add(row("ingress", target, port))
             assert await answers(port)
-            assert manager.hears()[0] == f"FDSTORE=1\nFDNAME=egress_127.0.0.1_{port}"
+            assert manager.hears()[0] == f"FDSTORE=1\nFDNAME=egress-1_127.0.0.1_{port}"
         async with await trio.open_tcp_stream("127.0.0.1", port) as waiting:
             await waiting.send_all(b"x")
             sockets.begin()
@@ -69,7 +69,7 @@ def test_what_is_to_listen_no_more_is_refused(tmp_path: Path, manager: ServiceMa
             else:
                 await proxies.remove(item.row.id)
             assert refused(port)
-            assert manager.hears()[0] == f"FDSTOREREMOVE=1\nFDNAME=egress_127.0.0.1_{port}"
+            assert manager.hears()[0] == f"FDSTOREREMOVE=1\nFDNAME=egress-1_127.0.0.1_{port}"
             if how == "disabled":
                 await proxies.enable(item.row.id, True)
                 assert not refused(port)
@@ -90,14 +90,31 @@ async def test_a_kept_listener_is_nobody_elses(tmp_path: Path, manager: ServiceM
 
 
 @trio_test
+async def test_no_proxy_takes_the_listener_of_another(tmp_path: Path, manager: ServiceManager) -> None:
+    """Also not one that was off while the other took its port."""
+    port = free_port()
+    async with link() as one, reconciled(tmp_path, one, Sockets(Notifier())) as (proxies, _):
+        first = await proxies.add(row("egress", port, 1))
+        await proxies.enable(first.row.id, False)
+        second = await proxies.add(row("egress", port, 2))
+        assert proxies._listeners.before(first.row.id, "127.0.0.1", port) == []
+        (again,) = proxies._listeners.before(second.row.id, "127.0.0.1", port)
+        again.close()
+
+
+@trio_test
 async def test_a_port_of_a_socket_unit_is_used_and_left(tmp_path: Path, manager: ServiceManager) -> None:
     """It is systemd's: it listens also when no proxy of hived's uses it any more."""
     listener = socket.create_server(("0.0.0.0", 0))
     port, sockets = listener.getsockname()[1], Sockets(Notifier(), [(WEB, listener)])
+    early = socket.create_connection(("127.0.0.1", port))
     async with link() as one, served(echo) as target, reconciled(tmp_path, one, sockets) as (proxies, _):
         item = await proxies.add(replace(row("egress", port, target), bind=None))
         await proxies.add(row("ingress", target, port))
         assert item.state == "listening"
+        # Who came before there was a proxy is not its client.
+        with early, pytest.raises(ConnectionResetError):
+            early.recv(1)
         assert await answers(port)
         with pytest.raises(HiveError) as caught:
             proxies.bind(None, port)

@@ -172,3 +172,19 @@ def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sockets.keep("egress", "127.0.0.1", listener.getsockname()[1], listener)
         assert sockets.take("egress", "127.0.0.1", listener.getsockname()[1]) is None
+
+
+def test_what_is_configured_no_more_goes_before_anything_is_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be in the way of another address on the same port."""
+    with service_manager(tmp_path, monkeypatch):
+        sockets = Sockets(Notifier())
+        with socket.create_server(("0.0.0.0", 0)) as listener:
+            port = listener.getsockname()[1]
+            sockets.keep("overlay", "0.0.0.0", port, listener)
+        sockets.retain("overlay", [("0.0.0.0", port)])
+        assert sockets.take("overlay", "0.0.0.0", port)
+        sockets.retain("overlay", [("127.0.0.1", port)])
+        assert sockets.take("overlay", "0.0.0.0", port) is None
+        socket.create_server(("127.0.0.1", port)).close()
