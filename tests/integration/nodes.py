@@ -52,6 +52,16 @@ class Result:
     out: str
     err: str
 
+    @classmethod
+    def of(
+        cls, command: list[str], *, env: dict[str, str] | None = None, stdin: str = "", seconds: float = 30.0
+    ) -> Result:
+        """Run a command to its end."""
+        done = subprocess.run(
+            command, env=env, input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        return cls(done.returncode, done.stdout, done.stderr)
+
     def json(self) -> Any:
         return json.loads(self.out)
 
@@ -186,16 +196,7 @@ class Node:
 
     def ctl(self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = 30.0) -> Result:
         """Run hivectl; with ``check`` its failure is the test's."""
-        done = subprocess.run(
-            self.hivectl(*arguments),
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        result = Result(done.returncode, done.stdout, done.stderr)
+        result = Result.of(self.hivectl(*arguments), env=self.env, stdin=stdin, seconds=seconds)
         if check:
             assert result.code == 0, f"hivectl {' '.join(arguments)}: {result}\n{self.tail()}"
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +66,7 @@ class Podman:
         notify: Path | None = None,
     ) -> Result:
         """Run podman; with ``check`` its failure is the test's."""
-        done = subprocess.run(
-            self.command(*arguments, notify=notify),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        result = Result(done.returncode, done.stdout, done.stderr)
+        result = Result.of(self.command(*arguments, notify=notify), stdin=stdin, seconds=seconds)
         if check:
             assert result.code == 0, f"podman {' '.join(arguments)}: {result.code}\n{result.out}{result.err}"
         return result

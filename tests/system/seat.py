@@ -71,33 +71,21 @@ class Seat:
         ``where``: the directory to run it in, the home unless given.
         """
         namespaces = f"/proc/{self._holder.pid}/ns"
-        settings = {
-            "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.home),
-            "XDG_RUNTIME_DIR": str(self._runtime),
-            "LANG": "C.UTF-8",
-        }
-        return [
-            *([] if outside else self.namespace.inside),
-            *("nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children"),
-            *(
-                f"--wd={where or self.home}",
-                "--",
-                "setpriv",
-                f"--reuid={UID}",
-                f"--regid={UID}",
-                "--init-groups",
-            ),
-            # A child of nsenter, which a signal to nsenter does not reach otherwise.
-            *(
-                "--pdeathsig=KILL",
-                "--inh-caps=-all",
-                "env",
-                "-i",
-                *(f"{name}={value}" for name, value in settings.items()),
-            ),
-            *command,
+        enter = [
+            f"--mount={namespaces}/mnt",
+            f"--pid={namespaces}/pid_for_children",
+            f"--wd={where or self.home}",
         ]
+        # What runs is a child of nsenter, and ends with that.
+        become = [f"--reuid={UID}", f"--regid={UID}", "--init-groups", "--inh-caps=-all", "--pdeathsig=KILL"]
+        settings = [
+            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            f"HOME={self.home}",
+            f"XDG_RUNTIME_DIR={self._runtime}",
+            "LANG=C.UTF-8",
+        ]
+        inside = [] if outside else self.namespace.inside
+        return [*inside, "nsenter", *enter, "--", "setpriv", *become, "env", "-i", *settings, *command]
 
     def close(self) -> None:
         """End all that runs here, and remove the directory."""

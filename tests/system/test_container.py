@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.nodes import PASSWORD, join
+from tests.integration.nodes import PASSWORD, START_SECONDS, join
 from tests.integration.services import echo, receive_exactly, service
 from tests.netns.host import PublicHost
 from tests.netns.keeper import ROOT
@@ -26,6 +28,7 @@ from tests.system.seat import seat
 
 pytestmark = [pytest.mark.requires("natlab", "podman"), pytest.mark.timeout(600)]
 UID = "10001"
+DOCS = ROOT / "docs/containers.md"
 QUADLET = ROOT / "packaging/container/hived.container"
 
 
@@ -135,10 +138,13 @@ def test_the_health_check_says_whether_hived_answers(hive: Container, podman: Po
 
 
 def test_orphans_are_reaped(hive: Container) -> None:
-    # Each is left behind by its parent, and ends while hived is its new one.
-    hive.exec("sh", "-c", "for n in 1 2 3 4 5; do sh -c 'sleep 0.01 & sleep 0.02 &'; done; sleep 0.1")
-    states = hive.exec("sh", "-c", "cat /proc/[0-9]*/stat").out.splitlines()
-    assert [line for line in states if ") Z " in line] == []
+    orphans = hive.exec("sh", "-c", "for n in 1 2 3 4 5; do sh -c 'sleep 0.01 & echo $!'; done").out.split()
+    there = ("sh", "-c", 'for pid; do [ ! -e "/proc/$pid" ] || cat "/proc/$pid/stat"; done', "sh", *orphans)
+    # Nobody but hived can see when they end.
+    deadline = time.monotonic() + 20
+    while left := hive.exec(*there).out:
+        assert time.monotonic() < deadline, left
+    assert len(orphans) == 5
 
 
 def test_a_stop_ends_it_cleanly(podman: Podman, tmp_path: Path) -> None:
@@ -227,6 +233,32 @@ def test_it_forwards_both_ways_and_is_back_after_a_restart(
 
 
 @pytest.fixture
+def installed(podman: Podman, tmp_path: Path) -> Iterator[Container]:
+    """The container of docs and Quadlet file, with their volume, not started yet."""
+    made = Container(podman, tmp_path, "hived")
+    yield made
+    made.remove()
+    podman.run("volume", "rm", "hive", check=False)
+
+
+def test_the_commands_of_the_docs_work(installed: Container) -> None:
+    section = DOCS.read_text().split("\n## Run\n", 1)[1].split("\n## ", 1)[0]
+    block = re.findall(r"```console\n(.*?)```", section, re.DOTALL)[0]
+    run, status = block.replace("\\\n", "").removeprefix("$ ").split("\n$ ")
+
+    def typed(line: str) -> str:
+        command = installed.podman.seat.command(["sh", "-ec", line])
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+    typed(run)
+    # What people take longer to type than hived to start.
+    deadline = time.monotonic() + START_SECONDS
+    while not installed.healthy():
+        assert time.monotonic() < deadline, installed.podman.run("logs", installed.name)
+    assert typed(status).startswith("name ")
+
+
+@pytest.fixture
 def manager(podman: Podman) -> Iterator[socket.socket]:
     """The end of a service manager to which services say that they are ready, bound in the user's home."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
@@ -239,19 +271,15 @@ def manager(podman: Podman) -> Iterator[socket.socket]:
 
 
 def test_the_command_of_the_quadlet_file_runs_and_says_when_it_is_ready(
-    podman: Podman, manager: socket.socket, tmp_path: Path
+    podman: Podman, manager: socket.socket, installed: Container, tmp_path: Path
 ) -> None:
     command = quadlet.exec_start(quadlet.unit(tmp_path, QUADLET.read_text()))
     # What systemd puts in, and without the control group that it would give.
     places = {"%t/%N.cid": str(podman.seat.home / "cid"), "%H": "machine"}
     for specifier, value in places.items():
         command = [word.replace(specifier, value) for word in command if word != "--cgroups=split"]
-    made = Container(podman, tmp_path, "hived")
-    try:
-        podman.run(*command[1:], notify=Path(manager.getsockname()))
-        told = [manager.recv(4096).decode() for _ in range(2)]
-        assert [line.partition("=")[0] for line in told] == ["MAINPID", "READY"]
-        assert made.json("status")["name"] == "machine"
-        assert made.healthy()
-    finally:
-        made.remove()
+    podman.run(*command[1:], notify=Path(manager.getsockname()))
+    told = [manager.recv(4096).decode() for _ in range(2)]
+    assert [line.partition("=")[0] for line in told] == ["MAINPID", "READY"]
+    assert installed.json("status")["name"] == "machine"
+    assert installed.healthy()
