@@ -445,7 +445,7 @@ def test_real_node_with_wrong_ports(three: Three) -> None:
             for port in (wrong, right)
         ]
         try:
-            with connect(wrong) as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), connect(wrong) as client:
                 client.sendall(b"hello")
                 client.recv(1)
             assert target.accepted == 0
