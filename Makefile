@@ -115,6 +115,10 @@ machine: packages-test venv ## boot a machine with systemd and Hive, as root, an
 lock: venv ## make requirements/*.txt anew from the *.in files (UPGRADE=1: with newer versions)
 	@scripts/lock $(if $(UPGRADE),--upgrade)
 
+.PHONY: image
+image: ## build the container image localhost/hive with podman
+	@podman build --format docker --file packaging/container/Containerfile --tag localhost/hive .
+
 .PHONY: clean
 clean: ## remove what these targets made, .venv included
 	@echo "removing .venv, build, dist and caches"

@@ -49,9 +49,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(
-    serve: Callable[[socket.socket], None], server: socket.socket | None = None
-) -> Iterator[Service]:
+def service(serve: Callable[[socket.socket], None], server: socket.socket | None = None) -> Iterator[Service]:
     running = Service(serve) if server is None else Service(serve, server)
     running.start()
     try:

@@ -27,15 +27,13 @@ class Container(Node):
         self.podman, self.volume = podman, volume or name
         self._options = options
         self._made = False
-        # The socket of a service manager that starts the container.
-        self.notify: Path | None = None
 
     def command(self, *extra: str) -> list[str]:
         """In the foreground: with the container ends its podman, with the same exit code."""
         if self._made:
             return self.podman.command("start", "--attach", self.name)
         self._made = True
-        return self.podman.command("run", *self.options, image.NAME, *extra, notify=self.notify)
+        return self.podman.command("run", *self.options, image.NAME, *extra)
 
     @property
     def options(self) -> list[str]:

@@ -43,7 +43,7 @@ class BuildError(Exception):
 
 
 def base() -> Path:
-    """The directory with ``base.tar``, in the place of the image that the Containerfile takes from a registry."""
+    """The directory with ``base.tar``, in the place of what the Containerfile takes from a registry."""
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _SLIM]
     inputs = cache.key(rootfs.codename(), platform.machine(), *options)
 
@@ -113,7 +113,7 @@ def _checkout(place: Seat, to: Path) -> Path:
 def _reach(place: Seat) -> list[str]:
     """Podman's options for a machine with certificate authorities or an index of its own.
 
-    They are mounted while a step runs: nothing of them gets into the image.
+    They are mounted while a step runs: only the empty files that they are mounted over get into the image.
     """
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True

@@ -59,11 +59,16 @@ class Podman:
         return self.seat.command([*variables, "podman", *arguments], outside=outside, where=where)
 
     def run(
-        self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = COMMAND_SECONDS
+        self,
+        *arguments: str,
+        stdin: str = "",
+        check: bool = True,
+        seconds: float = COMMAND_SECONDS,
+        notify: Path | None = None,
     ) -> Result:
         """Run podman; with ``check`` its failure is the test's."""
         done = subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, notify=notify),
             input=stdin,
             capture_output=True,
             text=True,
@@ -77,5 +82,3 @@ class Podman:
 
     def json(self, *arguments: str) -> Any:
         return self.run(*arguments).json()
-
-

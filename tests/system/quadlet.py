@@ -34,7 +34,7 @@ def generator() -> Path:
 
 
 def _fetch(to: Path) -> None:
-    """Take it out of podman's package, which apt fetches; this machine's lists and settings stay as they are."""
+    """Take it out of podman's package, which apt fetches without a change to this machine's lists."""
     mirror = rootfs.sources(rootfs.codename())[0].split()[1]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -55,7 +55,8 @@ def _fetch(to: Path) -> None:
         script = f"""
             {apt} update
             {apt} download podman
-            dpkg-deb --fsys-tarfile podman_*.deb | tar --extract --directory={shlex.quote(str(to))} ./{_PROGRAM}
+            dpkg-deb --fsys-tarfile podman_*.deb >podman.tar
+            tar --extract --file=podman.tar --directory={shlex.quote(str(to))} ./{_PROGRAM}
         """
         done = subprocess.run(["sh", "-ec", script], cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -1,7 +1,7 @@
 """An ordinary user on a machine where only root runs the tests: what rootless podman is to be run as.
 
-The account, its range of subordinate IDs and the devices that it may open exist in a mount namespace alone, so
-nothing of it is on the machine. A PID namespace belongs to it: when the process that holds the two ends,
+The account, its range of subordinate IDs and the devices that it may open exist in a mount namespace alone:
+nothing of it is on the machine. A PID namespace belongs to it. When the process that holds the two ends,
 however it ends, all that was started here ends with it.
 
 Run as a program, this is that process: ``python -m tests.system.seat ACCOUNTS``.
@@ -80,9 +80,22 @@ class Seat:
         return [
             *([] if outside else self.namespace.inside),
             *("nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children"),
-            *(f"--wd={where or self.home}", "--", "setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups"),
+            *(
+                f"--wd={where or self.home}",
+                "--",
+                "setpriv",
+                f"--reuid={UID}",
+                f"--regid={UID}",
+                "--init-groups",
+            ),
             # A child of nsenter, which a signal to nsenter does not reach otherwise.
-            *("--pdeathsig=KILL", "--inh-caps=-all", "env", "-i", *(f"{name}={value}" for name, value in settings.items())),
+            *(
+                "--pdeathsig=KILL",
+                "--inh-caps=-all",
+                "env",
+                "-i",
+                *(f"{name}={value}" for name, value in settings.items()),
+            ),
             *command,
         ]
 

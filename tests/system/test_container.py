@@ -16,15 +16,17 @@ import pytest
 from tests.integration.nodes import PASSWORD, join
 from tests.integration.services import echo, receive_exactly, service
 from tests.netns.host import PublicHost
+from tests.netns.keeper import ROOT
 from tests.netns.lab import Lab
 from tests.netns.node import PORT
-from tests.system import image
+from tests.system import image, quadlet
 from tests.system.container import STATE, Container
 from tests.system.podman import Podman
 from tests.system.seat import seat
 
 pytestmark = [pytest.mark.requires("natlab", "podman"), pytest.mark.timeout(600)]
 UID = "10001"
+QUADLET = ROOT / "packaging/container/hived.container"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def podman(lab: Lab, public: PublicHost) -> Iterator[Podman]:
 @pytest.fixture(scope="module")
 def hive(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """A container that runs, shared by tests that leave it as it is."""
-    with contextlib.closing(Container(podman, tmp_path_factory.mktemp("hive"), "hive")) as made:
+    with contextlib.closing(Container(podman, tmp_path_factory.mktemp("shared"), "shared")) as made:
         made.start()
         yield made
 
@@ -108,9 +110,8 @@ def test_hived_is_process_1_an_ordinary_user_and_without_capabilities(hive: Cont
     of_hived = status(hive)
     assert "hived" in hive.exec("cat", "/proc/1/cmdline").out
     assert set(of_hived["Uid"].split()) == set(of_hived["Gid"].split()) == {UID}
-    assert {name: int(of_hived[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
-        name: 0 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    }
+    sets = [of_hived[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
+    assert [int(value, 16) for value in sets] == [0] * 5
     assert of_hived["NoNewPrivs"] == "1"
 
 
@@ -177,7 +178,11 @@ def test_secrets_in_files_are_seen_by_hived_alone(podman: Podman, tmp_path: Path
         made.start()
         assert [row["name"] for row in made.json("networks")] == ["my-network"]
         assert [row["user"] for row in made.json("admin")] == ["admin"]
-        shown = [json.dumps(made.inspect()), podman.run("ps", "--all", "--no-trunc").out, "".join(made.log.lines)]
+        shown = [
+            json.dumps(made.inspect()),
+            podman.run("ps", "--all", "--no-trunc").out,
+            "".join(made.log.lines),
+        ]
         shown.append(made.exec("sh", "-c", "cat /proc/1/cmdline /proc/1/environ").out)
         assert PASSWORD in made.exec("cat", "/run/secrets/network").out
         assert [text for text in shown if PASSWORD in text] == []
@@ -192,9 +197,7 @@ def test_it_forwards_both_ways_and_is_back_after_a_restart(
     visitor = lab.public("visitor")
     node = lab.node(laptop)
     with contextlib.ExitStack() as stack:
-        gate = stack.enter_context(
-            contextlib.closing(Container(podman, tmp_path, "gate", *ports, announce))
-        )
+        gate = stack.enter_context(contextlib.closing(Container(podman, tmp_path, "gate", *ports, announce)))
         stack.callback(node.close)
         for each in (gate, node):
             each.start(wait=False)
@@ -223,18 +226,32 @@ def test_it_forwards_both_ways_and_is_back_after_a_restart(
         exchange()
 
 
-def test_it_tells_a_service_manager_when_it_is_ready(podman: Podman, tmp_path: Path) -> None:
-    manager = podman.seat.home / "manager"
-    with (
-        contextlib.closing(Container(podman, tmp_path, "notifying", "--sdnotify=container")) as made,
-        contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notices,
-    ):
-        notices.bind(str(manager))
-        manager.chmod(0o666)
-        notices.settimeout(20)
-        made.notify = manager
-        made.start(wait=False)
-        told = ""
-        while "READY=1" not in told:
-            m=notices.recv(4096).decode(); print(repr(m)); told += m
-        assert "MAINPID=" in told
+@pytest.fixture
+def manager(podman: Podman) -> Iterator[socket.socket]:
+    """The end of a service manager to which services say that they are ready, bound in the user's home."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        path = podman.seat.home / "manager"
+        made.bind(str(path))
+        path.chmod(0o666)
+        made.settimeout(30)
+        yield made
+        path.unlink()
+
+
+def test_the_command_of_the_quadlet_file_runs_and_says_when_it_is_ready(
+    podman: Podman, manager: socket.socket, tmp_path: Path
+) -> None:
+    command = quadlet.exec_start(quadlet.unit(tmp_path, QUADLET.read_text()))
+    # What systemd puts in, and without the control group that it would give.
+    places = {"%t/%N.cid": str(podman.seat.home / "cid"), "%H": "machine"}
+    for specifier, value in places.items():
+        command = [word.replace(specifier, value) for word in command if word != "--cgroups=split"]
+    made = Container(podman, tmp_path, "hived")
+    try:
+        podman.run(*command[1:], notify=Path(manager.getsockname()))
+        told = [manager.recv(4096).decode() for _ in range(2)]
+        assert [line.partition("=")[0] for line in told] == ["MAINPID", "READY"]
+        assert made.json("status")["name"] == "machine"
+        assert made.healthy()
+    finally:
+        made.remove()
