@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Of one kind so many are kept: two checkouts at work do not take turns in throwing away.
 KEPT = 3
+# What this process has asked for is locked as long as it lives: machines run on it.
+_used: dict[Path, int] = {}
 
 
 def root() -> Path:
@@ -42,7 +44,7 @@ def directory(kind: str, name: str, make: Callable[[Path], None]) -> Path:
     """The directory ``name`` of a kind; ``make`` fills it when there is none yet.
 
     Of several processes that want it at once one makes it and the others wait. What ``make`` did not finish
-    is not taken for the thing. Old ones of the kind go.
+    is not taken for the thing. Old ones of the kind go, but none that a process that lives has asked for.
     """
     kinds = root() / kind
     made = kinds / name
@@ -59,6 +61,21 @@ def directory(kind: str, name: str, make: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         os.utime(made)
+        if made not in _used:
+            _used[made] = os.open(made, os.O_RDONLY)
+            fcntl.flock(_used[made], fcntl.LOCK_SH)
         for old in sorted(kinds.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return made
+
+
+def _remove(old: Path) -> None:
+    """Remove it, unless a process uses it."""
+    file = os.open(old, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(file)
+    shutil.rmtree(old, ignore_errors=True)

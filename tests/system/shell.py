@@ -14,10 +14,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from tests.needs import missing
 from tests.netns.namespace import LabError
+from tests.netns.natlab import stop
 from tests.system import package, rootfs
 from tests.system.machine import Machine, MachineError
 from tests.system.package import PackageError
@@ -72,10 +72,6 @@ def interact(machine: Machine, command: Sequence[str]) -> int:
         if not machine.rebooted() or command:
             return 0
         print(f"machine: {machine.name} has booted", file=sys.stderr)
-
-
-def stop(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def main() -> int:

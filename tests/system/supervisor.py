@@ -77,6 +77,7 @@ class Supervisor:
         self._cgroup = CGROUPS / f"{_PREFIX}{os.getpid()}"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader: int | None = None
+        self._ready = False
         self._selector = selectors.DefaultSelector()
         isolate()
         _sweep()
@@ -113,6 +114,7 @@ class Supervisor:
         return bool(word)
 
     def _boot(self) -> None:
+        self._ready = False
         command = [
             *("systemd-nspawn", "--quiet", "--settings=no", "--boot", f"--directory={self._root}"),
             *(f"--machine={self._name}", f"--hostname={self._name}"),
@@ -145,7 +147,9 @@ class Supervisor:
             if name == "X_NSPAWN_LEADER_PID":
                 self._leader = int(value)
                 self._say("leader", value)
-            elif line == "READY=1":
+            elif line == "READY=1" and not self._ready:
+                # systemd says so again when it has executed itself anew, and at times later.
+                self._ready = True
                 self._say("ready")
 
     def _ended(self) -> None:

@@ -61,7 +61,7 @@ def test_users_log_in(machine: Machine) -> None:
 
 def test_what_is_on_the_disk_stays_and_what_ran_does_not(machine: Machine) -> None:
     machine.put("/etc/systemd/system/talker.service", UNIT)
-    machine.run("systemctl enable --now talker")
+    machine.run("systemctl daemon-reexec && systemctl enable --now talker")
     machine.put("/srv/deep/file", "kept", 0o640)
     machine.run("systemd-run --unit=passing sleep infinity")
     boots = {machine.get("/proc/sys/kernel/random/boot_id")}
