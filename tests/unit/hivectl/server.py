@@ -68,7 +68,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.peers = {LOCAL: Peer(), REMOTE: Peer()}
         self.names = {"far": REMOTE, REMOTE: REMOTE}
         self.lock = threading.Lock()
-        self.told_info = threading.Event()
+        self.asked_info = threading.Event()
         for peer_id, peer in self.peers.items():
             name = "near" if peer_id == LOCAL else "far"
             info = {"peer_id": peer_id, "name": name, "version": "9.9", "uptime": 5.0, "networks": []}
@@ -113,16 +113,17 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append(Asked(self.peer, call, body, given, query))
             answer = self._choose(call, body, given)
+        if call == "GET /v1/info":
+            # Before it is sent: who only looks whether anything comes is gone after a byte.
+            self.server.asked_info.set()
         if answer is not None and answer.after_info:
-            self.server.told_info.wait(10)
+            self.server.asked_info.wait(10)
         if answer is None:
             self._tunnel(self.server.names[call.removeprefix(TUNNEL)])
         elif answer.lines is not None:
             self._stream(answer)
         else:
             self._send(answer)
-        if call == "GET /v1/info":
-            self.server.told_info.set()
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 

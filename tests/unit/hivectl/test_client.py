@@ -46,7 +46,7 @@ def test_a_call_that_takes_long_is_no_reason_for_that(
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.join()
-    assert hived.told_info.is_set()
+    assert hived.asked_info.is_set()
     assert capfd.readouterr().err == ""
 
 
