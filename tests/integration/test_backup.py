@@ -29,7 +29,10 @@ from tests.integration.tunnels import answers
 
 NETWORK = "my-network"
 PASSPHRASE = "an unusual passphrase"
-MOVE = "make a backup, then stop the old hived for good (systemctl disable --now hived hived.socket hived-web.socket), then restore"
+MOVE = (
+    "make a backup, then stop the old hived for good"
+    " (systemctl disable --now hived hived.socket hived-web.socket), then restore"
+)
 
 
 def save(node: Node, file: Path, *more: str) -> Result:
