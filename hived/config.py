@@ -256,7 +256,11 @@ def parse_secret(key: str, text: str) -> Secret:
     name, colon, password = text.partition(":")
     what = f"reading the {key} setting failed"
     if not colon or not password:
-        raise usage(what, f"{name!r} has no password", f"Write --{key} NAME:PASSWORD")
+        raise usage(
+            what,
+            "a line or value has no password",
+            f"Write NAME:PASSWORD, in {key}, its files and credentials",
+        )
     if not check_name(name):
         raise usage(what, f"{name!r} is no valid name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
     if not is_text(password):

@@ -25,7 +25,7 @@ def refuse_foreign(data_dir: Path) -> None:
             Kind.DENIED,
             f"using {data_dir} failed",
             f"it belongs to user ID {owner} and hived was started as root",
-            "Type: systemctl start hived; or run it as that user; or name another: --data-dir",
+            "Type: systemctl start hived; or name another: --data-dir DIR",
         )
 
 

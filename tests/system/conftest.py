@@ -13,6 +13,16 @@ from tests.system.rack import Rack
 _racks: list[Rack] = []
 
 
+# On a machine that has made none of it yet, the first tests make a Debian, wheels, a package and an image.
+_COLD_SECONDS = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_COLD_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def base() -> Path:
     """A small Debian without Hive."""
