@@ -199,12 +199,11 @@ def _build(
         log_format=settings.get("log_format", "text"),
         daemonize=settings.get("daemonize", "off"),
     )
-    if config.daemonize == "on" or settings.keys() & {"log_file", "pid_file"}:
-        config = replace(
-            config,
-            log_file=_background_file("log_file", "hived.log", config, settings, base),
-            pid_file=_background_file("pid_file", "hived.pid", config, settings, base),
-        )
+    config = replace(
+        config,
+        log_file=_background_file("log_file", "hived.log", config, settings, base),
+        pid_file=_background_file("pid_file", "hived.pid", config, settings, base),
+    )
     _check(config)
     return config
 

@@ -15,7 +15,7 @@ from .auth import Caller
 from .calls_rekey import not_moved
 from .calls_rekey import troubles as rekey_troubles
 from .node import Node, rfc3339
-from .views import in_the_way, proxy_view
+from .views import in_the_way, peers_connected, proxy_view
 
 
 async def info(node: Node, caller: Caller) -> Info:
@@ -56,7 +56,6 @@ async def identity(node: Node, caller: Caller) -> Identity:
 
 async def status(node: Node, caller: Caller) -> Status:
     """The node at a glance."""
-    peers = {c.peer_id for c in node.host.all_connections() if c.usable}
     euid = os.geteuid()
     try:
         user = pwd.getpwuid(euid).pw_name
@@ -77,7 +76,7 @@ async def status(node: Node, caller: Caller) -> Status:
         addresses=node.addresses(),
         reachability=node.paths.reachability.state,
         networks=network_rows(node),
-        peers=len(peers),
+        peers=peers_connected(node),
         proxies=[proxy_view(node, item) for item in node.proxies.running.values()],
         service=Service(
             manager="systemd" if node.is_service() else "none",

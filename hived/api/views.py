@@ -19,10 +19,15 @@ from .node import Node, rfc3339
 CLOCK_SECONDS = 60.0
 
 
+def peers_connected(node: Node) -> int:
+    """How many peers there is a connection to that can be used."""
+    return len({c.peer_id for c in node.host.all_connections() if c.usable})
+
+
 def status_line(node: Node) -> str:
     """The node in a few words, for ``systemctl status``."""
     networks = len(node.membership.keys)
-    peers = len({c.peer_id for c in node.host.all_connections() if c.usable})
+    peers = peers_connected(node)
     proxies = [item for item in node.proxies.running.values() if item.row.enabled]
     failing = sum(item.state == "error" for item in proxies)
     line = f"networks: {networks}, peers connected: {peers}, proxies: {len(proxies)}"
