@@ -30,11 +30,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def memory_kib(pids: Iterable[int]) -> float:
-    """PSS of processes and their descendants: a page that n processes share counts 1/n in each."""
+    """Anonymous PSS of processes and their descendants: a page that n processes share counts 1/n in each.
+
+    Pages of files are left out: their share falls in one process when another begins to use them.
+    """
     total = 0
     for pid in (descendant for root in pids for descendant in tree(root)):
         for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                 total += int(line.split()[1])
     return float(total)
 

@@ -89,7 +89,10 @@ async def test_an_idle_loop_sleeps() -> None:
         turns = running.turns
         await trio.sleep(0.3)
         assert running.turns == turns
-        await on_plane(running, lambda: None)
+        # The pass that was asleep was counted when it began.
+        woken = trio.Event()
+        running.call(lambda: running.soon(lambda: running.tell(woken.set)))
+        await woken.wait()
         assert running.turns > turns
 
 
