@@ -23,6 +23,7 @@ COMMANDS = {
     "status": ("status", "status"),
     "id": ("identity", "show_id"),
     "rename": ("identity", "rename"),
+    "reload": ("reload", "reload"),
     "networks": ("networks", "networks"),
     "register": ("register", "register"),
     "nodes": ("nodes", "nodes"),

@@ -141,7 +141,15 @@ def run(**flags: Any) -> None:
 
     # Until the node is there to read it again, and while it starts anew, the configuration is fresh anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    settings = config.load(flags)
+    try:
+        settings = config.load(flags)
+    except HiveError as error:
+        if "LISTEN_FDS" in os.environ:
+            from .api import refusal
+            from .system.manager import Manager
+
+            refusal.refuse(Manager().sockets.control(), error)
+        raise
 
     def serve(ready: Callable[[], None]) -> int:
         from . import daemon  # py-libp2p takes a second: not before the flags are known to be right

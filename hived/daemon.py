@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +21,14 @@ from typing import cast
 import trio
 
 from . import __version__, config, logs
-from .api import server
+from .api import refusal, server
 from .api.auth import OVERFLOW_UID, Auth
 from .api.node import Node
 from .api.passwords import HashingThread, decode_hash
 from .api.remote import API
 from .api.views import status_line
 from .config import Config
-from .errors import HiveError, unreachable
+from .errors import HiveError, failed, unreachable
 from .logs import Log
 from .overlay.book import Book, DialPolicy
 from .overlay.connection import Connection
@@ -88,6 +89,7 @@ class Daemon:
         self._tasks: trio.Nursery | None = None
         self._met = trio.Event()
         self._anew = False
+        self._reading = trio.Lock()
         # Proxied connections that did not end in the time that a stop gives them.
         self._cut = 0
 
@@ -299,6 +301,7 @@ class Daemon:
             database=database,
             state_key=state_key,
             rename=self._rename,
+            reload=self._read_again,
             addresses=self.paths.addresses,
             paths=self.paths,
             name=lambda: self._name,
@@ -423,28 +426,36 @@ class Daemon:
         await self._publish()
 
     async def _on_hangup(self) -> None:
-        """Read the configuration again; what is wrong with it changes nothing."""
-        self._manager.notifier.reloading()
-        try:
+        # Why it failed stands in the log already.
+        with suppress(HiveError):
             await self._read_again()
-        finally:
-            self._manager.notifier.ready()
 
-    async def _read_again(self) -> None:
-        try:
-            settings, ignored = config.merged(self.config, self._reload())
-            validate(settings)
-            _set_up_logs(settings)
-            before = self.host.listening
-            await self.listening.apply(settings)
-            if self.host.listening != before:
-                self.paths.reachability.forget()
-            await self._load_name(settings)
-            async with self.node.changes:
-                await self._create_missing(settings)
-        except HiveError as error:
-            log.error("the configuration was not taken over", why=error.line())
-            return
+    async def _read_again(self) -> list[str]:
+        """Read the configuration again, and name the settings that need a restart.
+
+        Raises HiveError; what is wrong with it changes nothing.
+        """
+        async with self._reading:
+            self._manager.notifier.reloading()
+            try:
+                return await self._take_over()
+            except HiveError as error:
+                log.error("the configuration was not taken over", why=error.line())
+                raise
+            finally:
+                self._manager.notifier.ready()
+
+    async def _take_over(self) -> list[str]:
+        settings, ignored = config.merged(self.config, self._reload())
+        validate(settings)
+        _set_up_logs(settings)
+        before = self.host.listening
+        await self.listening.apply(settings)
+        if self.host.listening != before:
+            self.paths.reachability.forget()
+        await self._load_name(settings)
+        async with self.node.changes:
+            await self._create_missing(settings)
         self.config = self.node.config = settings
         self._apply_paths(settings)
         if ignored:
@@ -453,6 +464,7 @@ class Daemon:
         self.peers.refresh()
         self.peers.kick()
         log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)
+        return ignored
 
     def _apply_paths(self, settings: Config) -> None:
         self.paths.set_mode(cast(Mode, settings.relay))
@@ -577,10 +589,10 @@ def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], Non
     # A connection is some twenty objects, none in a cycle: the default looks for garbage every 30 of them.
     gc.set_threshold(*GC_THRESHOLDS)
     logs.setup(settings.log_level, settings.log_format)
+    manager = Manager(ready)
     try:
         _set_up_logs(settings)
         validate(settings)
-        manager = Manager(ready)
         daemon = Daemon(settings, reload, manager)
         while trio.run(daemon.run):
             daemon = Daemon(daemon.config, reload, manager)
@@ -590,10 +602,18 @@ def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], Non
             error = error.exceptions[0]
         assert isinstance(error, HiveError)
         logs.say(f"hived: {error.line()}")
+        _refuse_clients(manager, error)
         return_code = error.kind.exit_code
     except* Exception:
         log.exception("a defect in hived; please report it")
+        _refuse_clients(manager, failed("a defect in it", hint="Please report what its log says of it"))
         return_code = 1
     else:
         return_code = 0
     return return_code
+
+
+def _refuse_clients(manager: Manager, error: HiveError) -> None:
+    # One that did start is started again, and those who wait then are not told of a failure that is over.
+    if not manager.was_ready:
+        refusal.refuse(manager.sockets.control(), error)

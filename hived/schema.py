@@ -51,6 +51,12 @@ class Done(Answer):
     note: str = ""
 
 
+class Reloaded(Answer):
+    """``need_restart``: settings that have changed, and are in force only after a restart."""
+
+    need_restart: list[str]
+
+
 class Info(Answer):
     """What any member (and any local user) may know."""
 

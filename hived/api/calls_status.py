@@ -9,7 +9,7 @@ from .. import __version__
 from ..errors import conflict, several
 from ..overlay.addresses import is_private
 from ..overlay.identity import relay_of
-from ..schema import Done, Identity, Info, NetworkRow, Rename, Service, Status
+from ..schema import Done, Identity, Info, NetworkRow, Reloaded, Rename, Service, Status
 from ..store.proxies import ProxyRow
 from .auth import Caller
 from .calls_rekey import not_moved
@@ -147,6 +147,11 @@ def network_rows(node: Node) -> list[NetworkRow]:
         )
         for name in sorted(node.membership.keys)
     ]
+
+
+async def reload(node: Node, caller: Caller) -> Reloaded:
+    """Have the node read its configuration again, as after SIGHUP."""
+    return Reloaded(need_restart=await node.reload())
 
 
 async def rename(node: Node, caller: Caller, body: Rename) -> Done:

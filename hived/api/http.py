@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 import h11
+import msgspec
 import trio
 
 from ..errors import HiveError, Kind
+from ..schema import Problem
 
 MAX_BODY = 256 * 1024
 _DISCARD_BYTES = 1024 * 1024
@@ -25,6 +27,7 @@ MIN_BYTES_PER_SECOND = 1024 * 1024
 SEND_SECONDS = 30.0
 _CHUNK = 16 * 1024
 _SEND_CHUNK = 256 * 1024
+_JSON = msgspec.json.Encoder()
 _REASONS = {
     101: b"Switching Protocols",
     200: b"OK",
@@ -142,6 +145,14 @@ class HttpConnection:
             await self._send(h11.Data(data=body[start : start + _SEND_CHUNK]))
         await self._send(h11.EndOfMessage())
 
+    async def refuse(self, error: HiveError) -> None:
+        """Answer with a failure (RFC 9457). Raises ClientGoneError."""
+        try:
+            await self.answer(error.kind.status, problem_document(error), "application/problem+json")
+        except Exception as failure:
+            # The answer had begun, or h11 holds the connection for broken: only closing is left.
+            raise ClientGoneError(str(failure)) from failure
+
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """The head of an answer; ``Connection: close`` when the request was not read to its end."""
         extra = [] if self._h11.their_state is h11.DONE else [("Connection", "close")]
@@ -186,6 +197,19 @@ class HttpConnection:
                 await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise ClientGoneError(str(error)) from error
+
+
+def problem_document(error: HiveError) -> bytes:
+    """A failure as a JSON document (RFC 9457)."""
+    return _JSON.encode(
+        Problem(
+            title=error.what,
+            status=error.kind.status,
+            detail=error.why,
+            hint=error.hint,
+            kind=error.kind.wire,
+        )
+    )
 
 
 def _too_large(most: int) -> HiveError:

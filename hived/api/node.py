@@ -59,6 +59,8 @@ class Node:
     database: Database
     state_key: StateKey
     rename: Callable[[str], Awaitable[None]]
+    # Names the settings that need a restart. Raises HiveError where nothing of it was taken over.
+    reload: Callable[[], Awaitable[list[str]]]
     addresses: Callable[[], list[str]]
     paths: Paths
     name: Callable[[], str]

@@ -112,6 +112,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/info", Access.ANYONE, calls_status.info),
     Route("GET", "/v1/id", Access.LOCAL, calls_status.identity),
     Route("GET", "/v1/status", Access.ADMIN, calls_status.status, Shape.WATCH),
+    Route("POST", "/v1/reload", Access.ADMIN, calls_status.reload),
     Route("PUT", "/v1/name", Access.ADMIN, calls_status.rename),
     Route("POST", "/v1/login", Access.ANYONE, calls_admin.login),
     Route("POST", "/v1/logout", Access.ANYONE, calls_admin.logout),

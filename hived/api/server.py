@@ -20,11 +20,10 @@ from ..errors import HiveError, conflict, failed, usage
 from ..logs import Log
 from ..overlay.connection import Connection
 from ..overlay.wire import receive
-from ..schema import Problem
 from ..transport.muxstream import MuxedStream
 from . import openapi, remote
 from .auth import Caller
-from .http import ClientGoneError, HttpConnection, Request
+from .http import ClientGoneError, HttpConnection, Request, problem_document
 from .node import Node
 from .routes import ROUTES, Route, Shape, find, invoke
 
@@ -118,7 +117,7 @@ class Server:
                         return
                     await self._respond(http, request, caller)
                 except HiveError as error:
-                    await _problem(http, error)
+                    await http.refuse(error)
         except ClientGoneError as error:
             log.debug("a client was let go", why=error)
 
@@ -247,7 +246,7 @@ async def _lines(http: HttpConnection, produce: Callable[[_Emit], Awaitable[None
     if problem is not None and not begun:
         raise problem
     if problem is not None:
-        await http.send_line(_JSON.encode(_document(problem)))
+        await http.send_line(problem_document(problem))
     if begun:
         await http.end()
 
@@ -283,20 +282,6 @@ async def _pass_on(source: trio.abc.HalfCloseableStream, sink: trio.abc.HalfClos
     while data := await source.receive_some(65536):
         await sink.send_all(data)
     await sink.send_eof()
-
-
-def _document(error: HiveError) -> Problem:
-    return Problem(
-        title=error.what, status=error.kind.status, detail=error.why, hint=error.hint, kind=error.kind.wire
-    )
-
-
-async def _problem(http: HttpConnection, error: HiveError) -> None:
-    try:
-        await http.answer(error.kind.status, _JSON.encode(_document(error)), "application/problem+json")
-    except Exception as failure:
-        # The answer had begun, or h11 holds the connection for broken: only closing is left.
-        raise ClientGoneError(str(failure)) from failure
 
 
 def _target(request: Request) -> tuple[str, dict[str, str]]:

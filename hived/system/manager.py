@@ -17,9 +17,11 @@ class Manager:
         self.sockets = Sockets(self.notifier, handed_over())
         self.unit = Unit()
         self._ready = ready
+        self.was_ready = False
 
     def ready(self) -> None:
         """Everything listens."""
+        self.was_ready = True
         self.sockets.sweep()
         self.notifier.ready()
         self._ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_name_port_and_address(three: list[Node]) -> None:
 
 
 def test_hangup(tmp_path: Path) -> None:
-    """SIGHUP takes a new port and address over from the file; a broken file changes nothing."""
+    """SIGHUP and hivectl reload take a new port and address over; a broken file changes nothing."""
     file, ports = tmp_path / "hived.toml", [free_port(), free_port()]
 
     def write(port: int, more: str = "") -> None:
@@ -94,10 +95,20 @@ def test_hangup(tmp_path: Path) -> None:
                 file.write_text(broken)
                 alpha.process.send_signal(1)
                 alpha.log.wait_for("the configuration was not taken over", 5, after)
+                refused = alpha.ctl("reload", check=False)
+                assert (refused.code, refused.out) == (2, "")
+                assert re.fullmatch(rf"hivectl: [^\n]*({file}|listen)[^\n]*\n", refused.err)
             assert alpha.json("status")["addresses"] == [outside, listening]
             with pytest.raises(ConnectionRefusedError):
                 connect(ports[0])
             connect(ports[1]).close()
+            write(ports[0], f'pid_file = "{tmp_path}/pid"')
+            reloaded = alpha.ctl("reload")
+            assert reloaded.out == "The configuration is read.\n"
+            assert reloaded.err == "hivectl: warning: in force after a restart only: pid_file.\n"
+            connect(ports[0]).close()
+            with pytest.raises(ConnectionRefusedError):
+                connect(ports[1])
         finally:
             alpha.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hive import peer_id
+from tests.system.hive import drop_in, peer_id
 from tests.system.machine import Machine
 from tests.system.rack import Rack
 
@@ -58,13 +58,38 @@ def test_a_command_to_a_hived_that_cannot_start_ends_with_the_reason(machine: Ma
     machine.run("systemctl stop hived")
     machine.put("/etc/hive/hived.toml", 'log_level = "unheard of"\n')
     try:
+        # As often as somebody asks: the socket has not failed meanwhile.
+        for _ in range(12):
+            failed = machine.run("hivectl status", check=False)
+            assert (failed.code, failed.out) == (3, "")
+            assert re.fullmatch(r"hivectl: hived cannot start: .*unheard of.*\n", failed.err)
+        assert "unheard of" in machine.journal("hived", "-o cat -p err")
+    finally:
+        machine.put("/etc/hive/hived.toml", "")
+    assert "active (running)" in machine.run("hivectl status").out
+
+
+def test_a_state_that_cannot_be_read_is_told_too(machine: Machine) -> None:
+    machine.run("systemctl stop hived; mv /var/lib/hive/hive.db /root && mkdir /var/lib/hive/hive.db")
+    try:
+        failed = machine.run("hivectl status", check=False)
+        assert (failed.code, failed.out) == (3, "")
+        assert re.fullmatch(r"hivectl: hived cannot start: .*hive\.db.*\n", failed.err)
+    finally:
+        machine.run("systemctl stop hived; rmdir /var/lib/hive/hive.db && mv /root/hive.db /var/lib/hive")
+    assert "active (running)" in machine.run("hivectl status").out
+
+
+def test_a_hived_that_cannot_say_why_is_not_started_for_ever(machine: Machine) -> None:
+    """Though the command's connection waits in the socket."""
+    machine.run("systemctl stop hived")
+    drop_in(machine, "Service", "ExecStart=", "ExecStart=/bin/false", "Restart=no")
+    try:
         failed = machine.run("hivectl status", check=False, seconds=120)
         assert (failed.code, failed.out) == (3, "")
         assert re.fullmatch(r"hivectl: .*journalctl -u hived.*\n", failed.err)
-        assert "unheard of" in machine.journal("hived", "-o cat -p err")
-        # systemd does not try for ever, though the command's connection waits in the socket.
         machine.await_line("hived.socket", "Trigger limit hit", 60)
     finally:
-        machine.put("/etc/hive/hived.toml", "")
+        machine.run("rm -r /etc/systemd/system/hived.service.d && systemctl daemon-reload")
     machine.run("systemctl restart hived")
     assert "active (running)" in machine.run("hivectl status").out

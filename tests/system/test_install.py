@@ -82,9 +82,12 @@ def test_lines_in_the_journal_have_priorities(machine: Machine) -> None:
     machine.put("/etc/hive/hived.toml", 'log_level = "unheard of"\n')
     try:
         after = machine.cursor()
-        machine.run("systemctl reload hived")
+        assert machine.run("systemctl reload hived", check=False).code == 1
         machine.await_line("hived", "the configuration was not taken over", 10, after)
         assert "unheard of" in machine.journal("hived", "-o cat -p err")
+        # What hivectl said of it, too.
+        machine.await_line("hived", "hivectl: checking the configuration failed: ", 10, after)
+        assert machine.show("hived", "ActiveState", "NRestarts") == ["active", "0"]
         # The priority is the journal's, and no part of the line.
         assert "<3>" not in machine.journal("hived", "-o cat")
     finally:
@@ -95,8 +98,10 @@ def test_lines_in_the_journal_have_priorities(machine: Machine) -> None:
 def test_reload_takes_a_setting_over_and_keeps_the_process(machine: Machine) -> None:
     (before,) = machine.show("hived", "MainPID")
     machine.put("/etc/hive/hived.toml", 'log_level = "debug"\n')
+    after = machine.cursor()
     machine.run("systemctl reload hived")
-    assert machine.show("hived", "ActiveState", "MainPID") == ["active", before]
+    machine.await_line("hived", "configuration read", 10, after)
+    assert machine.show("hived", "ActiveState", "SubState", "MainPID") == ["active", "running", before]
     machine.put("/etc/hive/hived.toml", "")
     machine.run("systemctl reload hived")
 
