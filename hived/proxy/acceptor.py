@@ -90,7 +90,8 @@ class Acceptor:
             self._listening = False
             self.counters.full_at = 0
             for listener in self._sockets:
-                self.plane.forget(listener)
+                # Copies of it may live on, and be watched again: closing would not take it out of epoll.
+                self.plane.unwatch(listener)
                 listener.close()
         self._check_idle()
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+from weakref import WeakSet
+
+import trio
 
 from ..errors import HiveError
 from ..transport.listeners import Kept
 from ..transport.socketend import abort
 from . import egress
 
-# More than a socket unit's backlog.
-_MOST_WAITING = 4096
+_AT_ONCE = 256
+_PAUSE_SECONDS = 0.1
 
 
 class Listeners:
@@ -19,8 +23,31 @@ class Listeners:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        # Not ours to keep or to drop: a socket unit's.
-        self._given: set[tuple[str | None, int]] = set()
+        # Who has them closes them; until then they are in use.
+        self._given: WeakSet[socket.socket] = WeakSet()
+
+    async def turn_away(self) -> None:
+        """Nobody waits in vain at a port opened for hived while no proxy listens there; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for sock in self._kept.opened():
+                nursery.start_soon(self._turn_away, sock)
+
+    async def _turn_away(self, listener: socket.socket) -> None:
+        with listener:
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                if not self._is_used(listener):
+                    with contextlib.suppress(OSError):
+                        for _ in range(_AT_ONCE):
+                            abort(listener.accept()[0])
+                # Readable also while its proxy accepts, or where accepting fails.
+                await trio.sleep(_PAUSE_SECONDS)
+
+    def _is_used(self, listener: socket.socket) -> bool:
+        return any(
+            sock.fileno() >= 0 and os.path.sameopenfile(sock.fileno(), listener.fileno())
+            for sock in self._given
+        )
 
     def before(self, proxy_id: int, host: str | None, port: int) -> list[socket.socket]:
         """The listeners of a proxy that runs anew, still listening; none for one that is new."""
@@ -44,32 +71,19 @@ class Listeners:
         found = self._kept.given(host, port)
         for sock in found:
             egress.prepare(sock)
-            _turn_away(sock)
-        if found:
-            self._given.add((host, port))
+            self._given.add(sock)
         return found
 
-    def keep(self, sockets: list[socket.socket], proxy_id: int, host: str | None, port: int) -> None:
-        """Have a proxy's listeners outlive this process."""
-        if (host, port) not in self._given:
-            for sock in sockets:
-                self._kept.keep(_owner(proxy_id), sock.getsockname()[0], port, sock)
+    def keep(self, sockets: list[socket.socket], proxy_id: int, port: int) -> None:
+        """A proxy listens: have those that are its own outlive this process."""
+        for sock in sockets:
+            self._kept.keep(_owner(proxy_id), sock.getsockname()[0], port, sock)
 
     def drop(self, proxy_id: int, host: str | None, port: int) -> None:
         """The proxy listens no more."""
-        if (host, port) in self._given:
-            self._given.discard((host, port))
-        else:
-            for text in egress.hosts(host):
-                self._kept.drop(_owner(proxy_id), text, port)
+        for text in egress.hosts(host):
+            self._kept.drop(_owner(proxy_id), text, port)
 
 
 def _owner(proxy_id: int) -> str:
     return f"egress-{proxy_id}"
-
-
-def _turn_away(listener: socket.socket) -> None:
-    """Who came while no proxy listened here did not mean the one that does now."""
-    with contextlib.suppress(OSError):
-        for _ in range(_MOST_WAITING):
-            abort(listener.accept()[0])

@@ -72,11 +72,13 @@ class Reconciler:
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._stopping = False
+        self._unused = trio.CancelScope()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start everything, then retry what failed, until cancelled. Started when listeners are bound."""
         async with trio.open_nursery() as self._nursery:
             await self.reconcile()
+            self._nursery.start_soon(self._turn_away)
             task_status.started()
             while True:
                 self._wake = trio.Event()
@@ -87,6 +89,10 @@ class Reconciler:
                     await self.reconcile()
                 except HiveError as error:
                     log.error("the proxies could not be compared with the store", why=error.line())
+
+    async def _turn_away(self) -> None:
+        with self._unused:
+            await self._listeners.turn_away()
 
     async def reconcile(self, bound: dict[int, list[socket.socket]] | None = None) -> None:
         """Compare with the store and act. ``bound`` are listeners made ahead for new rows, by ID."""
@@ -112,6 +118,8 @@ class Reconciler:
     async def drain(self, seconds: float) -> int:
         """Stop accepting; live connections have ``seconds`` to end by themselves. How many have not."""
         self._stopping = True
+        # Who comes from now on may wait for the hived that is started next.
+        self._unused.cancel()
         self._ingress.accepting = False
         for item in self.running.values():
             if item.egress:
@@ -210,7 +218,7 @@ class Reconciler:
                 log.error("an egress proxy cannot listen", id=row.id, port=row.port, why=error.why)
             item.fail(error.why)
             return
-        self._listeners.keep(sockets, row.id, row.bind, row.port)
+        self._listeners.keep(sockets, row.id, row.port)
         route = Route(row.network, row.peer_id, row.port, row.peer_port)
         item.egress = EgressProxy(route, sockets, self.overlay, item.counters)
         item.scope, item.ended = trio.CancelScope(), trio.Event()

@@ -69,11 +69,11 @@ class Sockets:
         return _ours(sock)
 
     def keep(self, owner: str, host: str, port: int, sock: socket.socket) -> None:
-        if not self._notifier.listened_to:
+        if not self._notifier.listened_to or any(_same(sock, given) for given in self._web):
             return
         name = _name(owner, host, port)
         before = self._kept.get(name)
-        if before is None or not os.path.sameopenfile(before.fileno(), sock.fileno()):
+        if before is None or not _same(before, sock):
             self._drop(name)
             try:
                 self._kept[name] = sock.dup()
@@ -93,6 +93,9 @@ class Sockets:
 
     def given(self, host: str | None, port: int) -> list[socket.socket]:
         return [_ours(sock) for sock in self._web if _fits(sock, host, port)]
+
+    def opened(self) -> list[socket.socket]:
+        return [_ours(sock) for sock in self._web]
 
     def sweep(self) -> None:
         """Everything listens that should: what was kept for nobody is let go."""
@@ -136,6 +139,10 @@ def _ours(sock: socket.socket) -> socket.socket:
     copy = sock.dup()
     copy.setblocking(False)
     return copy
+
+
+def _same(one: socket.socket, other: socket.socket) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())
 
 
 def _name(owner: str, host: str, port: int) -> str:

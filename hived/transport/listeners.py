@@ -20,7 +20,7 @@ class Kept(Protocol):
         """The listener of before, still listening there; None for none."""
 
     def keep(self, owner: str, host: str, port: int, sock: socket.socket) -> None:
-        """Have a new listener outlive this process, until it is dropped."""
+        """Have a new listener outlive this process, until it is dropped; one that was opened for us does."""
 
     def retain(self, owner: str, ends: Collection[tuple[str, int]]) -> None:
         """Drop the owner's listeners of before that are at none of these hosts and ports."""
@@ -30,6 +30,9 @@ class Kept(Protocol):
 
     def given(self, host: str | None, port: int) -> list[socket.socket]:
         """Listeners that were opened for hived, where it may not itself; ``host`` None: on all addresses."""
+
+    def opened(self) -> list[socket.socket]:
+        """All that were opened for hived."""
 
 
 class NothingKept:
@@ -48,4 +51,7 @@ class NothingKept:
         pass
 
     def given(self, host: str | None, port: int) -> list[socket.socket]:
+        return []
+
+    def opened(self) -> list[socket.socket]:
         return []

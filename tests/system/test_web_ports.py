@@ -54,6 +54,11 @@ def test_without_the_unit_a_proxy_says_what_to_type(machine: Machine, elsewhere:
 
 def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespace) -> None:
     machine.run("systemctl enable hived-web.socket && systemctl restart hived")
+    # No proxy has it yet: nobody is left waiting.
+    with elsewhere.socket() as client, contextlib.suppress(ConnectionResetError):
+        client.settimeout(10)
+        client.connect((machine.address, 80))
+        assert client.recv(1) == b""
     for port in (80, 443):
         machine.run(f"hivectl proxy add egress {port} {STRANGER}:{port}")
     assert states(machine) == {80: "listening", 443: "listening"}
