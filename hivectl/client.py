@@ -37,7 +37,10 @@ JSON_TYPE = "application/json"
 
 
 def socket_path(named: str | None) -> str:
-    """The socket to use: the one named, HIVE_SOCKET, the system's, else this user's own."""
+    """The socket to use: the one named, HIVE_SOCKET, the system's, else this user's own.
+
+    Where the system's is not for this user, one of the user's own goes before it.
+    """
     if named or (named := os.environ.get("HIVE_SOCKET")):
         return named
     candidates = [SYSTEM_SOCKET]
@@ -46,7 +49,8 @@ def socket_path(named: str | None) -> str:
     # Where hived has it for a user without a log-in session.
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     candidates.append(os.path.join(state, "hive", "control.sock"))
-    return next((path for path in candidates if _exists(path)), SYSTEM_SOCKET)
+    found = [path for path in candidates if _exists(path)]
+    return next((path for path in found if os.access(path, os.W_OK)), (*found, SYSTEM_SOCKET)[0])
 
 
 def _exists(path: str) -> bool:

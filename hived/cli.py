@@ -172,9 +172,11 @@ def check(**flags: Any) -> None:
     from . import config
     from .daemon import validate
 
-    settings = config.load(flags)
+    settings = config.load(flags, credstore=config.CREDSTORE)
     validate(settings)
     click.echo(config.describe(settings))
+    for path in settings.exposed:
+        logs.say(f"hived: warning: {config.exposure(path)}.")
 
 
 @cli.command("hash-password")

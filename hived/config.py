@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -27,8 +28,11 @@ SYSTEM_DATA = Path("/var/lib/hive")
 SYSTEM_SOCKET = Path("/run/hive/control.sock")
 SYSTEM_PID_FILE = Path("/run/hive/hived.pid")
 SYSTEM_LOG_FILE = Path("/var/log/hive/hived.log")
+# Where systemd finds the credentials of the unit, each as hived.NAME.
+CREDSTORE = Path("/etc/credstore")
 
 _LISTS = ("listen", "announce", "bootstrap", "use_relay", "network", "network_file", "admin", "admin_file")
+_CREDENTIALS = ("network", "admin")
 _STRINGS = (
     "data_dir",
     "socket",
@@ -76,16 +80,23 @@ class Config:
     log_file: Path | None = None
     daemonize: str = "off"
     pid_file: Path | None = None
+    # Files with passwords that everybody on the machine can read.
+    exposed: tuple[Path, ...] = ()
 
 
 def load(
-    flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, *, root: bool | None = None
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    root: bool | None = None,
+    credstore: Path | None = None,
 ) -> Config:
     """Read all four layers. Raises :class:`HiveError` (usage) on the first thing that is wrong.
 
     ``flags`` holds the settings given on the command line by their names; absent or empty ones
     do not count. ``root`` selects the system paths (default: whether this process is uid 0, or a
-    service of the system, which systemd gives a state directory).
+    service of the system, which systemd gives a state directory). ``credstore`` is where to look for
+    the credentials that systemd would give the machine's service.
     """
     is_root = os.geteuid() == 0 or bool(_state_directory(environ)) if root is None else root
     from_env = _environment(environ)
@@ -95,11 +106,19 @@ def load(
     own_dir = bool(flags.get("data_dir") or from_env.get("data_dir"))
     file = Path(path) if path else (None if own_dir else base["config"])
     settings = _toml(file, must_exist=bool(path)) if file else {}
+    secret = [file] if file and any(key in settings for key in _CREDENTIALS) else []
     settings.update(from_env)
     settings.update(
         {key: value for key, value in flags.items() if value not in (None, (), []) and key != "config"}
     )
-    return _build(settings, base, file if file and file.exists() else None, environ)
+    credentials: dict[str, Path] = {}
+    if handed := environ.get("CREDENTIALS_DIRECTORY"):
+        credentials = {key: Path(handed) / key for key in _CREDENTIALS}
+    elif credstore and is_root and not own_dir:
+        credentials = {key: credstore / f"hived.{key}" for key in _CREDENTIALS}
+    secret += [Path(name).absolute() for key in _CREDENTIALS for name in settings.get(f"{key}_file") or ()]
+    config = _build(settings, base, file if file and file.exists() else None, credentials)
+    return replace(config, exposed=tuple(path for path in secret if _is_readable_by_all(path)))
 
 
 def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
@@ -174,7 +193,7 @@ def _toml(path: Path, must_exist: bool) -> dict[str, Any]:
 
 
 def _build(
-    settings: dict[str, Any], base: dict[str, Path], file: Path | None, environ: Mapping[str, str]
+    settings: dict[str, Any], base: dict[str, Path], file: Path | None, credentials: Mapping[str, Path]
 ) -> Config:
     data_dir = Path(settings.get("data_dir") or base["data"]).absolute()
     sock = settings.get("socket")
@@ -191,8 +210,8 @@ def _build(
         announce=tuple(settings.get("announce") or ()),
         bootstrap=tuple(settings.get("bootstrap") or ()),
         use_relay=tuple(settings.get("use_relay") or ()),
-        networks=_secrets("network", settings, environ),
-        admins=_secrets("admin", settings, environ),
+        networks=_secrets("network", settings, credentials),
+        admins=_secrets("admin", settings, credentials),
         relay=settings.get("relay", "members"),
         mdns=settings.get("mdns", "on"),
         log_level=settings.get("log_level", "info"),
@@ -225,29 +244,40 @@ def host_name() -> str:
     return name or "node"
 
 
-def _secrets(key: str, settings: dict[str, Any], environ: Mapping[str, str]) -> tuple[Secret, ...]:
+def _secrets(key: str, settings: dict[str, Any], credentials: Mapping[str, Path]) -> tuple[Secret, ...]:
     texts = list(settings.get(key) or ())
     for name in settings.get(f"{key}_file") or ():
         texts += _secret_lines(Path(name))
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and (Path(credentials) / key).exists():
-        texts += _secret_lines(Path(credentials) / key)
+    credential = credentials.get(key)
+    if credential and os.path.lexists(credential):
+        texts += _secret_lines(credential)
     return tuple(parse_secret(key, text) for text in texts)
 
 
 def _secret_lines(path: Path) -> list[str]:
+    what, hint = f"reading {path} failed", "It holds NAME:PASSWORD, one a line"
     try:
         text = path.read_text()
     except OSError as error:
         # Perhaps not for long: a disk that is not mounted yet.
-        raise failed(
-            f"reading {path} failed", error.strerror or str(error), "It holds NAME:PASSWORD, one a line"
-        ) from None
+        raise failed(what, error.strerror or str(error), hint) from None
     except UnicodeDecodeError:
-        raise usage(
-            f"reading {path} failed", "it is not text", "It holds NAME:PASSWORD, one a line"
-        ) from None
+        raise usage(what, "it is not text", hint) from None
     return [line for line in text.splitlines() if line.strip()]
+
+
+def _is_readable_by_all(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH) and all(
+            parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents
+        )
+    except OSError:
+        return False
+
+
+def exposure(path: Path) -> str:
+    """What to say of one of ``exposed``."""
+    return f"everybody on this machine can read {path}, which holds a password (chmod o-r {path})"
 
 
 def parse_secret(key: str, text: str) -> Secret:
@@ -316,7 +346,7 @@ def describe(config: Config) -> str:
         value = getattr(config, item.name)
         if item.name in ("networks", "admins"):
             value = [secret.name for secret in value]
-        elif item.name in ("listen_named", "name_given"):
+        elif item.name in ("listen_named", "name_given", "exposed"):
             continue
         lines.append(
             f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"

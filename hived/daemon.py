@@ -576,6 +576,8 @@ def validate(settings: Config) -> None:
 
 def _set_up_logs(settings: Config) -> None:
     logs.setup(settings.log_level, settings.log_format, file=settings.log_file)
+    for path in settings.exposed:
+        log.warning(config.exposure(path))
 
 
 def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], None] = lambda: None) -> int:

@@ -379,7 +379,8 @@ class ForwardEvent(Answer):
 
 class UnitState(Answer):
     """The systemd unit that hived runs in: ``state`` is ``active (running)``, ``enabled`` as there,
-    ``restarts`` those by systemd itself since it was started, ``watchdog`` in seconds, 0 for none.
+    ``restarts`` those by systemd itself since it was started, ``watchdog`` in seconds, 0 for none;
+    ``failed_sockets`` are its socket units that have failed.
     """
 
     name: str
@@ -387,6 +388,7 @@ class UnitState(Answer):
     enabled: str
     restarts: int
     watchdog: float
+    failed_sockets: list[str] = []
 
 
 class Service(Answer):

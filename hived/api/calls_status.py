@@ -68,6 +68,11 @@ async def status(node: Node, caller: Caller) -> Status:
         )
     warnings += _troubles(node)
     unit = await node.unit()
+    warnings += [
+        f"{name} has failed, and hived does not have its ports: systemctl status {name} says why"
+        f" (does another server have one?); then: systemctl restart {name} hived"
+        for name in (unit.failed_sockets if unit else ())
+    ]
     return Status(
         peer_id=node.identity.peer_id,
         name=node.name(),

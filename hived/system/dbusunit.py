@@ -85,10 +85,18 @@ async def _query() -> UnitState:
             raise OSError(str(reply.body[0]) if reply and reply.body else "no answer")
         return reply.body[0]
 
+    async def properties(path: str, interface: str) -> Any:
+        return await call(path, _PROPERTIES, "GetAll", "s", f"{_SYSTEMD}.{interface}")
+
     try:
         path = await call(_PATH, f"{_SYSTEMD}.Manager", "GetUnitByPID", "u", os.getpid())
-        unit = await call(path, _PROPERTIES, "GetAll", "s", f"{_SYSTEMD}.Unit")
-        service = await call(path, _PROPERTIES, "GetAll", "s", f"{_SYSTEMD}.Service")
+        unit = await properties(path, "Unit")
+        service = await properties(path, "Service")
+        failed = []
+        for name in unit["TriggeredBy"].value:
+            trigger = await call(_PATH, f"{_SYSTEMD}.Manager", "LoadUnit", "s", name)
+            if (await properties(trigger, "Unit"))["ActiveState"].value == "failed":
+                failed.append(name)
     finally:
         bus.disconnect()  # type: ignore[no-untyped-call]
     return UnitState(
@@ -97,4 +105,5 @@ async def _query() -> UnitState:
         enabled=unit["UnitFileState"].value,
         restarts=service["NRestarts"].value,
         watchdog=service["WatchdogUSec"].value / 1e6,
+        failed_sockets=sorted(failed),
     )

@@ -90,12 +90,18 @@ def test_remove_keeps_the_state_and_purge_does_not(machine: Machine, deb: Path) 
     machine.install(deb)
     machine.run("systemctl enable --now hived")
     assert state(machine) == before
-    machine.run("apt-get purge -y hive")
+    secret = "/etc/credstore/hived.network"
+    machine.run(f"mkdir -p /etc/credstore /var/log/hive && touch {secret} /var/log/hive/hived.log")
+    said = machine.run("apt-get purge -y hive").out
     left = machine.run(
-        "ls -d /var/lib/hive /etc/hive /run/hive /usr/lib/hive /etc/systemd/system/*/hived* 2>/dev/null",
+        "ls -d /var/lib/hive /etc/hive /run/hive /var/log/hive /usr/lib/hive /etc/systemd/system/*/hived*"
+        " 2>/dev/null",
         check=False,
     )
     assert left.out == ""
+    # What hived did not make is its owner's.
+    assert f"{secret} is yours, and stays" in said
+    machine.run(f"rm {secret}")
     assert machine.run("getent passwd hive; getent group hive", check=False).out == ""
     machine.install(deb)
     machine.run("systemctl enable --now hived")

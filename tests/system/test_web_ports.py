@@ -13,6 +13,7 @@ from tests.netns.namespace import Namespace
 from tests.system.hive import STRANGER, join, shown, started
 from tests.system.machine import Machine
 from tests.system.rack import Rack
+from tests.system.web import serve
 
 pytestmark = [pytest.mark.requires("machines"), pytest.mark.full]
 
@@ -79,3 +80,13 @@ def test_given_back_the_ports_are_free_for_another_server(machine: Machine) -> N
     )
     assert set(states(machine).values()) == {"error"}
     machine.run("python3 -c 'import socket; socket.create_server((\"0.0.0.0\", 80))'")
+
+
+def test_a_port_that_another_server_has_is_said(machine: Machine) -> None:
+    serve(machine, 443, "another server", "0.0.0.0")
+    machine.run("systemctl enable hived-web.socket && systemctl restart hived")
+    (warning,) = (line for line in shown(machine)["warnings"] if "socket" in line)
+    assert warning.startswith("hived-web.socket has failed")
+    machine.run("systemctl disable --now web && systemctl restart hived-web.socket hived")
+    assert not [line for line in shown(machine)["warnings"] if "socket" in line]
+    assert states(machine) == {80: "listening", 443: "listening"}

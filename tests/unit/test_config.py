@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,49 @@ def test_secrets_of_all_sources(tmp_path: Path, file: Path) -> None:
         Secret("three", "c:d"),
         Secret("four", "e"),
     )
+
+
+def test_the_services_credentials_can_be_checked_without_it(tmp_path: Path) -> None:
+    """As hived check does: they are those of the machine's node, and of no other."""
+    (tmp_path / "hived.network").write_text("one:a\n")
+
+    def networks(root: bool, **flags: Any) -> list[str]:
+        found = config.load(flags, {"HOME": str(tmp_path)}, root=root, credstore=tmp_path)
+        return [secret.name for secret in found.networks]
+
+    assert networks(root=True) == ["one"]
+    assert networks(root=False) == networks(root=True, data_dir=str(tmp_path / "own")) == []
+    (tmp_path / "hived.network").write_text("one\n")
+    with pytest.raises(HiveError, match="a line or value has no password"):
+        networks(root=True)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """pytest's own directories are for nobody else."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def test_files_with_passwords_that_everybody_can_read(home: Path) -> None:
+    file, secret = home / "hived.toml", home / "networks"
+    secret.write_text("two:b\n")
+
+    def exposed(text: str) -> list[Path]:
+        file.write_text(text)
+        return list(load({"config": str(file)}).exposed)
+
+    home.chmod(0o755)
+    file.touch(0o644)
+    secret.chmod(0o640)
+    without, inline, named = 'name = "x"', 'network = "one:a"', f'network_file = "{secret}"'
+    assert exposed(without) == exposed(named) == []
+    assert exposed(inline) == [file]
+    secret.chmod(0o644)
+    assert exposed(f"{inline}\n{named}") == [file, secret]
+    # Nobody gets to it.
+    home.chmod(0o700)
+    assert exposed(inline) == []
 
 
 @pytest.mark.parametrize("text", ["", "name", "name:", ":pw", "bad name:pw", "-x:pw", "n:" + "x" * 1025])
