@@ -159,6 +159,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "ssh": lambda: _program("ssh", "openssh-client"),
     "sshd": lambda: _program("sshd", "openssh-server"),
+    "strace": lambda: _program("strace", "strace"),
     "tun": _tun,
     "user namespaces": _user_namespaces,
 }

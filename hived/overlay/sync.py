@@ -77,6 +77,8 @@ class Sync:
         self._coming: dict[tuple[str, str], int] = {}
         # Sequences of other lives that are to be outdone, by network.
         self._outdoing: dict[str, int] = {}
+        # Networks in which this node's record could not be kept, and so was not told.
+        self._unkept: set[str] = set()
         self._ticked = self.clock.monotonic()
 
     # Life
@@ -206,13 +208,16 @@ class Sync:
         own = self.ledger(network).records.get(self._identity.peer_id)
         signed = self.author.sign(network, own, after=after, anew=anew)
         if signed is not None:
+            self._unkept.add(network)
             await self.keep(network, [(signed, 0.0)], None)
+            self._unkept.discard(network)
 
     async def _resign(self) -> None:
         async with self._publishing:
             for network in list(self._membership.keys):
                 own = self.ledger(network).records.get(self._identity.peer_id)
-                if own is not None and self.author.is_due(network, own.record):
+                due = own is not None and self.author.is_due(network, own.record)
+                if due or network in self._unkept:
                     await self._publish(network, anew=True)
 
     def drop_network(self, network: str) -> None:

@@ -63,7 +63,8 @@ class Database:
         """Run ``function(db)`` as one transaction on the owner thread and return its result.
 
         An exception rolls it back and is raised here. Once handed over it cannot be
-        cancelled: the caller learns whether it was committed.
+        cancelled: the caller learns whether it was committed. It is called a second time
+        where the first could not write.
         """
         if self._closed:
             raise failed("writing to the database failed", "it is closed")
@@ -103,21 +104,28 @@ class Database:
         # As top -H and ps show it.
         with contextlib.suppress(OSError):
             Path("/proc/thread-self/comm").write_text(self._thread.name)
-        db = self._connect()
+        self._db = self._connect()
         try:
             while (job := self._jobs.get()) is not None:
-                job.result = outcome.capture(self._transact, db, job.function)
-                if isinstance(job.result, outcome.Error) and isinstance(job.result.error, SQLAlchemyError):
-                    # Where the rollback failed too (a full disk), the connection is of no more use.
-                    with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
-                        db.close()
-                    db = self._connect()
+                job.result = self._attempt(job.function)
+                if _is_read_only(job.result):
+                    # Opened while the disk could not be written to, it stays so; the disk may be well again.
+                    job.result = self._attempt(job.function)
                 try:
                     job.token.run_sync_soon(self._done, job)
                 except trio.RunFinishedError:
                     return
         finally:
-            db.close()
+            self._db.close()
+
+    def _attempt(self, function: Callable[[dataset.Database], T]) -> outcome.Outcome[T]:
+        result = outcome.capture(self._transact, self._db, function)
+        if isinstance(result, outcome.Error) and isinstance(result.error, SQLAlchemyError):
+            # Where the rollback failed too (a full disk), the connection is of no more use.
+            with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
+                self._db.close()
+            self._db = self._connect()
+        return result
 
     def _done(self, job: _Job) -> None:
         """On trio's thread."""
@@ -193,6 +201,12 @@ def _create(path: Path, steps: Sequence[str]) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _is_read_only(result: outcome.Outcome[object]) -> bool:
+    """Whether it failed since SQLite could only open the file for reading."""
+    reason = getattr(result.error, "orig", None) if isinstance(result, outcome.Error) else None
+    return getattr(reason, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
 
 
 def _is_full(reason: sqlite3.OperationalError, path: Path) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
+from hived.errors import HiveError
 from tests.unit.overlay.handclock import DAY, NOW, YEAR, HandClock
 from tests.unit.overlay.parties import NETWORK, Logged, party, synced, until
 from tests.unit.overlay.saying import is_known, name_of, pass_days, publish, push, strangers, touch
@@ -177,6 +178,28 @@ async def test_signed_anew_once_a_day(tmp_path: Path, logged: Logged) -> None:
             await alice.records._resign()
         assert len(signed) == 3
         await until(lambda: bob.records.ledger(NETWORK).sequence(alice.peer_id) == max(signed))
+
+
+@trio_test
+async def test_what_could_not_be_kept_is_signed_again_soon(tmp_path: Path) -> None:
+    """Others hear of a change when the disk is well again, not at the next change or the next day."""
+    async with synced("a", tmp_path) as alice, synced("b", tmp_path) as bob:
+        await publish(alice, "alpha")
+        await alice.joined(bob)
+        await until(lambda: is_known(bob, alice))
+        assert alice.networks is not None
+        database = alice.networks.database
+        await database.execute("ALTER TABLE record RENAME TO away")
+        with pytest.raises(HiveError, match="no such table"):
+            await publish(alice, "beta")
+        with pytest.raises(HiveError, match="no such table"):
+            await alice.records._resign()
+        await database.execute("ALTER TABLE away RENAME TO record")
+        await alice.records._resign()
+        await until(lambda: name_of(bob, alice) == "beta")
+        told = bob.records.ledger(NETWORK).sequence(alice.peer_id)
+        await alice.records._resign()
+        assert alice.records.ledger(NETWORK).sequence(alice.peer_id) == told
 
 
 async def begun() -> None:

@@ -229,3 +229,26 @@ async def test_a_failed_commit_costs_no_later_one(tmp_path: Path) -> None:
         await database.execute("INSERT INTO setting VALUES ('small', 'kept')")
         rows = await database.run(lambda db: [row["key"] for row in db["setting"].find()])
         assert rows == ["small"]
+
+
+@trio_test
+async def test_a_connection_that_only_reads_costs_no_write(tmp_path: Path) -> None:
+    """It has been opened while the disk was read-only, as SQLite then does; the disk is not any more."""
+    async with opened(tmp_path) as database:
+        await database.execute("PRAGMA query_only = ON")
+        await database.execute("INSERT INTO setting VALUES ('a', 'b')")
+        assert await database.run(lambda db: db["setting"].count()) == 1
+
+
+@trio_test
+async def test_a_disk_that_stays_read_only_is_one_line_each_time(tmp_path: Path) -> None:
+    def write(db: dataset.Database) -> None:
+        db.query("PRAGMA query_only = ON")
+        db.query("INSERT INTO setting VALUES ('a', 'b')")
+
+    async with opened(tmp_path) as database:
+        for _ in range(2):
+            with pytest.raises(HiveError, match=r"using .* failed: attempt to write a readonly database\."):
+                await database.run(write)
+        assert await database.run(lambda db: db["setting"].count()) == 0
+        await database.execute("INSERT INTO setting VALUES ('a', 'b')")
