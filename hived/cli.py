@@ -170,7 +170,7 @@ def run(**flags: Any) -> None:
 def check(**flags: Any) -> None:
     """Check the configuration and print what is in force, without secrets."""
     from . import config
-    from .daemon import validate
+    from .configured import validate
 
     settings = config.load(flags, credstore=config.CREDSTORE)
     validate(settings)

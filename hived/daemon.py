@@ -16,18 +16,18 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import trio
 
-from . import __version__, config, logs
+from . import __version__, logs
 from .api import refusal, server
 from .api.auth import OVERFLOW_UID, Auth
 from .api.node import Node
-from .api.passwords import HashingThread, decode_hash
+from .api.passwords import HashingThread
 from .api.remote import API
 from .api.views import status_line
 from .config import Config
+from .configured import Configured, set_up_logs, validate
 from .errors import HiveError, failed, unreachable
 from .logs import Log
 from .overlay.book import Book, DialPolicy
@@ -38,16 +38,14 @@ from .overlay.exchange import SYNC, SYNC_FIRST
 from .overlay.gossip import Gossip
 from .overlay.host import Host
 from .overlay.identify import IDENTIFY, PING, IdentifyService, serve_ping
-from .overlay.identity import SEED_BYTES, Identity, outside_relay, parse_identity
-from .overlay.listening import Listening, check_addresses
+from .overlay.identity import SEED_BYTES, Identity
+from .overlay.listening import Listening
 from .overlay.membership import Membership
-from .overlay.networkkeys import derive_key
 from .overlay.paths import Paths
 from .overlay.peers import Peers, Wishes
 from .overlay.probation import Probation
 from .overlay.records import NodeRecord
 from .overlay.rekey import Rekeys
-from .overlay.relay import Mode
 from .overlay.sync import Sync
 from .proxy.egress import Overlay
 from .proxy.header import PROXY
@@ -84,7 +82,6 @@ class Daemon:
         self.config = settings
         self._reload = reload
         self._manager = manager or Manager()
-        self._name = settings.name
         self._book = Book()
         self._tasks: trio.Nursery | None = None
         self._met = trio.Event()
@@ -130,8 +127,7 @@ class Daemon:
             async with trio.open_nursery() as overlay:
                 self._tasks = overlay
                 await overlay.start(self.host.run)
-                await self.listening.apply(self.config)
-                self._apply_paths(self.config)
+                await self.configured.listen()
                 await overlay.start(self.sync.run)
                 await overlay.start(self.gossip.run)
                 await overlay.start(self.rekeys.run)
@@ -154,8 +150,8 @@ class Daemon:
                                 "ready",
                                 version=__version__,
                                 peer=self.identity.peer_id,
-                                name=self._name,
-                                socket=self.config.socket,
+                                name=self.configured.name,
+                                socket=self.node.config.socket,
                                 listen=" ".join(self.host.listening),
                                 data_plane="compiled" if native.found() else "python",
                             )
@@ -165,7 +161,7 @@ class Daemon:
                     finally:
                         control.socket.close()
                         if not self._manager.sockets.has_control:
-                            server.remove(self.config.socket)
+                            server.remove(self.node.config.socket)
                     self.host.stop_listening()
                     self._cut = await self.reconciler.drain(DRAIN_SECONDS)
                     services.cancel_scope.cancel()
@@ -177,11 +173,11 @@ class Daemon:
         """The control socket: a socket unit's, else one of hived's own."""
         given = self._manager.sockets.control()
         if given is None:
-            return server.listen(self.config.socket)
+            return server.listen(self.node.config.socket)
         path = Path(given.getsockname())
-        if path != self.config.socket:
+        if path != self.node.config.socket:
             log.info("the control socket is the one of the socket unit", socket=path)
-            self.config = self.node.config = replace(self.config, socket=path)
+            self.node.config = replace(self.node.config, socket=path)
         return trio.SocketListener(trio.socket.from_stdlib_socket(given))
 
     def _supervise(self, api: trio.Nursery) -> None:
@@ -223,7 +219,7 @@ class Daemon:
     # Building
 
     async def _build(self, database: Database, state_key: seal.StateKey, hashing: HashingThread) -> None:
-        self.settings = Settings(database)
+        settings = Settings(database)
         self.networks = Networks(database, state_key)
         self.peer_store = PeerStore(database)
         self.admins = Admins(database)
@@ -232,7 +228,7 @@ class Daemon:
         self.plane = Plane()
         kept = self._manager.sockets
         self.host = Host(self.identity, self._book.is_blocked, self.plane, kept)
-        self.listening = Listening(self.host, self.settings)
+        self.listening = Listening(self.host, settings)
         self.membership = Membership(self.host, self._is_known, clock)
         self.sync = Sync(self.identity, self.membership, Records(database))
         self.gossip = Gossip(self.sync, self.membership)
@@ -272,10 +268,10 @@ class Daemon:
             Dialer(self.host, policy.addresses, self.paths.relays_of, self.paths.circuits, self._to_relay),
         )
         self.contacts = Contacts(
-            self.host, self.peers, self._book, self.settings, self.peer_store, self._is_listed
+            self.host, self.peers, self._book, settings, self.peer_store, self._is_listed
         )
         self.sync.was_met = self.contacts.was_met
-        self.probation = Probation(self.settings, self.sync, self.host)
+        self.probation = Probation(settings, self.sync, self.host)
         self.ingress = Ingress(self.membership.network_of, self.membership.require, self.sync.last_name)
         self.host.greeter = self.ingress.greet
         self.reconciler = Reconciler(
@@ -300,11 +296,11 @@ class Daemon:
             peer_store=self.peer_store,
             database=database,
             state_key=state_key,
-            rename=self._rename,
+            rename=lambda name: self.configured.rename(name),
             reload=self._read_again,
             addresses=self.paths.addresses,
             paths=self.paths,
-            name=lambda: self._name,
+            name=lambda: self.configured.name,
             publish=self._publish,
             rekeys=self.rekeys,
             changes=changes,
@@ -312,6 +308,7 @@ class Daemon:
             unit=self._manager.unit.state,
             is_service=under_systemd,
         )
+        self.configured = Configured(self.node, settings, self.listening, self._reload, self._say)
         self.server = server.Server(self.node)
         identify = IdentifyService(self.identity, self.paths.addresses, lambda: self.host.handlers)
         self.host.handlers.update({IDENTIFY: identify.serve, PING: serve_ping})
@@ -342,58 +339,12 @@ class Daemon:
         book.owners.update(await self.peer_store.names())
         await self.contacts.load()
         await self.sync.load()
-        await self._load_name(self.config)
-        await self._create_missing(self.config)
-
-    async def _load_name(self, settings: Config) -> None:
-        """A configured name counts when it is new; else the one of before holds, hivectl rename's too."""
-        kept = await self.settings.get("name")
-        if settings.name_given and await self.settings.get("configured_name") != settings.name:
-            await self.settings.set("configured_name", settings.name)
-            kept = None
-        if kept is None:
-            await self.settings.set("name", settings.name)
-        elif settings.name_given and kept != settings.name:
-            log.info("the name given by hivectl rename holds", name=kept, configured=settings.name)
-        self._name = kept or settings.name
-
-    async def _create_missing(self, settings: Config) -> None:
-        """Networks, admins and bootstrap peers of the configuration that the store does not have yet."""
-        for wanted in settings.networks:
-            key = await trio.to_thread.run_sync(derive_key, wanted.name, wanted.password)
-            if wanted.name not in self.membership.keys:
-                kept = await self.networks.add(wanted.name, key)
-                self._book.created[kept.name] = kept.created
-                self.membership.set_network(kept.name, kept.key)
-                log.info("network added", network=wanted.name)
-            elif self.membership.keys[wanted.name][-1] != key:
-                log.warning(
-                    "the configured password of a network is not the stored one; the stored one holds",
-                    network=wanted.name,
-                )
-        for user in settings.admins:
-            if await self.node.auth.create(user.name, user.password):
-                log.info("admin added", user=user.name)
-            elif await self.node.auth.differs(user.name, user.password):
-                log.warning(
-                    "the configured password of an admin is not the stored one; the stored one holds",
-                    user=user.name,
-                )
-        for text in settings.bootstrap:
-            peer = parse_identity(text)
-            if peer.peer_id == self.identity.peer_id:
-                continue
-            self._book.addresses[peer.peer_id] = list(peer.addresses)
-            await self.peer_store.set_addresses(peer.peer_id, list(peer.addresses))
-            for network in self.membership.keys:
-                if (peer.peer_id, network) not in self._book.registrations:
-                    await self.networks.register(peer.peer_id, network)
-                    self._book.register(peer.peer_id, network)
+        await self.configured.load()
 
     # What is told of this node
 
     async def _publish(self) -> None:
-        await self.sync.publish(self._name, self.paths.addresses(), list(self.membership.keys))
+        await self.sync.publish(self.configured.name, self.paths.addresses(), list(self.membership.keys))
         self.paths.discovery.changed()
         self._notify()
 
@@ -420,58 +371,22 @@ class Daemon:
             raise unreachable("reaching a relay failed", "it is itself behind a relay")
         return connection
 
-    async def _rename(self, name: str) -> None:
-        await self.settings.set("name", name)
-        self._name = name
-        await self._publish()
-
     async def _on_hangup(self) -> None:
         # Why it failed stands in the log already.
         with suppress(HiveError):
             await self._read_again()
 
     async def _read_again(self) -> list[str]:
-        """Read the configuration again, and name the settings that need a restart.
-
-        Raises HiveError; what is wrong with it changes nothing.
-        """
+        """Read the configuration again, as the service manager is to know. Raises HiveError."""
         async with self._reading:
             self._manager.notifier.reloading()
             try:
-                return await self._take_over()
+                return await self.configured.read_again()
             except HiveError as error:
                 log.error("the configuration was not taken over", why=error.line())
                 raise
             finally:
                 self._manager.notifier.ready()
-
-    async def _take_over(self) -> list[str]:
-        settings, ignored = config.merged(self.config, self._reload())
-        validate(settings)
-        _set_up_logs(settings)
-        before = self.host.listening
-        await self.listening.apply(settings)
-        if self.host.listening != before:
-            self.paths.reachability.forget()
-        await self._load_name(settings)
-        async with self.node.changes:
-            await self._create_missing(settings)
-        self.config = self.node.config = settings
-        self._apply_paths(settings)
-        if ignored:
-            log.warning("these settings need a restart", settings=" ".join(ignored))
-        await self._say()
-        self.peers.refresh()
-        self.peers.kick()
-        log.info("configuration read", listen=" ".join(self.host.listening), name=self._name)
-        return ignored
-
-    def _apply_paths(self, settings: Config) -> None:
-        self.paths.set_mode(cast(Mode, settings.relay))
-        self.paths.discovery.enabled = settings.mdns == "on"
-        self.paths.discovery.changed()
-        named = {text: outside_relay(text) for text in settings.use_relay}
-        self.paths.outside = {relay: text for text, relay in named.items() if relay}
 
     # What the dialer and the proxies ask
 
@@ -565,21 +480,6 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def validate(settings: Config) -> None:
-    """Read all of a configuration before any of it is put in force. Raises HiveError (usage)."""
-    check_addresses(settings)
-    for text in settings.bootstrap:
-        parse_identity(text)
-    for admin in settings.admins:
-        decode_hash(admin.password)
-
-
-def _set_up_logs(settings: Config) -> None:
-    logs.setup(settings.log_level, settings.log_format, file=settings.log_file)
-    for path in settings.exposed:
-        log.warning(config.exposure(path))
-
-
 def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], None] = lambda: None) -> int:
     """Run the daemon; its exit code. ``ready`` is called when it has started, and at each start anew."""
     # Where it hung is in the log then: a watchdog ends hived with SIGABRT.
@@ -593,11 +493,11 @@ def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], Non
     logs.setup(settings.log_level, settings.log_format)
     manager = Manager(ready)
     try:
-        _set_up_logs(settings)
+        set_up_logs(settings)
         validate(settings)
         daemon = Daemon(settings, reload, manager)
         while trio.run(daemon.run):
-            daemon = Daemon(daemon.config, reload, manager)
+            daemon = Daemon(daemon.node.config, reload, manager)
     except* HiveError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):

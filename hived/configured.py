@@ -1,0 +1,155 @@
+"""What hived.toml, the environment and the flags say, put in force: at start, and again at a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import trio
+
+from . import config, logs
+from .api.node import Node
+from .api.passwords import decode_hash
+from .config import Config
+from .logs import Log
+from .overlay.identity import outside_relay, parse_identity
+from .overlay.listening import Listening, check_addresses
+from .overlay.networkkeys import derive_key
+from .overlay.relay import Mode
+from .store.settings import Settings
+
+log = Log("hived.configured")
+
+
+class Configured:
+    """A node's configuration. ``read`` reads all of its layers again; ``say`` tells others of the node.
+
+    ``name`` is the node's, from the configuration or from ``hivectl rename``; it is there after ``load``.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        store: Settings,
+        listening: Listening,
+        read: Callable[[], Config],
+        say: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.name = node.config.name
+        self._node = node
+        self._store = store
+        self._listening = listening
+        self._read = read
+        self._say = say
+
+    async def load(self) -> None:
+        """What the store keeps, and what it lacks."""
+        await self._load_name(self._node.config)
+        await self._create_missing(self._node.config)
+
+    async def listen(self) -> None:
+        """Be found where the configuration says. Raises HiveError."""
+        await self._listening.apply(self._node.config)
+        self._apply_paths(self._node.config)
+
+    async def rename(self, name: str) -> None:
+        """Another name from now on; others hear of it."""
+        await self._store.set("name", name)
+        self.name = name
+        await self._node.publish()
+
+    async def read_again(self) -> list[str]:
+        """Read it again, and name the settings that need a restart.
+
+        Raises HiveError; what is wrong with it changes nothing.
+        """
+        node = self._node
+        settings, ignored = config.merged(node.config, self._read())
+        validate(settings)
+        set_up_logs(settings)
+        before = node.host.listening
+        await self._listening.apply(settings)
+        if node.host.listening != before:
+            node.paths.reachability.forget()
+        await self._load_name(settings)
+        async with node.changes:
+            await self._create_missing(settings)
+        node.config = settings
+        self._apply_paths(settings)
+        if ignored:
+            log.warning("these settings need a restart", settings=" ".join(ignored))
+        await self._say()
+        node.peers.refresh()
+        node.peers.kick()
+        log.info("configuration read", listen=" ".join(node.host.listening), name=self.name)
+        return ignored
+
+    async def _load_name(self, settings: Config) -> None:
+        """A configured name counts when it is new; else the one of before holds, hivectl rename's too."""
+        kept = await self._store.get("name")
+        if settings.name_given and await self._store.get("configured_name") != settings.name:
+            await self._store.set("configured_name", settings.name)
+            kept = None
+        if kept is None:
+            await self._store.set("name", settings.name)
+        elif settings.name_given and kept != settings.name:
+            log.info("the name given by hivectl rename holds", name=kept, configured=settings.name)
+        self.name = kept or settings.name
+
+    async def _create_missing(self, settings: Config) -> None:
+        """Networks, admins and bootstrap peers of the configuration that the store does not have yet."""
+        node = self._node
+        for wanted in settings.networks:
+            key = await trio.to_thread.run_sync(derive_key, wanted.name, wanted.password)
+            if wanted.name not in node.membership.keys:
+                kept = await node.networks.add(wanted.name, key)
+                node.book.created[kept.name] = kept.created
+                node.membership.set_network(kept.name, kept.key)
+                log.info("network added", network=wanted.name)
+            elif node.membership.keys[wanted.name][-1] != key:
+                log.warning(
+                    "the configured password of a network is not the stored one; the stored one holds",
+                    network=wanted.name,
+                )
+        for user in settings.admins:
+            if await node.auth.create(user.name, user.password):
+                log.info("admin added", user=user.name)
+            elif await node.auth.differs(user.name, user.password):
+                log.warning(
+                    "the configured password of an admin is not the stored one; the stored one holds",
+                    user=user.name,
+                )
+        for text in settings.bootstrap:
+            peer = parse_identity(text)
+            if peer.peer_id == node.identity.peer_id:
+                continue
+            node.book.addresses[peer.peer_id] = list(peer.addresses)
+            await node.peer_store.set_addresses(peer.peer_id, list(peer.addresses))
+            for network in node.membership.keys:
+                if (peer.peer_id, network) not in node.book.registrations:
+                    await node.networks.register(peer.peer_id, network)
+                    node.book.register(peer.peer_id, network)
+
+    def _apply_paths(self, settings: Config) -> None:
+        paths = self._node.paths
+        paths.set_mode(cast(Mode, settings.relay))
+        paths.discovery.enabled = settings.mdns == "on"
+        paths.discovery.changed()
+        named = {text: outside_relay(text) for text in settings.use_relay}
+        paths.outside = {relay: text for text, relay in named.items() if relay}
+
+
+def validate(settings: Config) -> None:
+    """Read all of a configuration before any of it is put in force. Raises HiveError (usage)."""
+    check_addresses(settings)
+    for text in settings.bootstrap:
+        parse_identity(text)
+    for admin in settings.admins:
+        decode_hash(admin.password)
+
+
+def set_up_logs(settings: Config) -> None:
+    """Log as it says, first of the files in it that are not as secret as they should be. Raises HiveError."""
+    logs.setup(settings.log_level, settings.log_format, file=settings.log_file)
+    for path in settings.exposed:
+        log.warning(config.exposure(path))
