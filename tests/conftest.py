@@ -6,6 +6,7 @@ The rule holds for every skip, whether it comes from ``@pytest.mark.requires(...
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
@@ -85,5 +86,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not left_out:
         return
     terminalreporter.section(f"left out: {len(left_out)}")
-    for report in left_out:
-        terminalreporter.line(f"{report.nodeid}: {_reason(report)}")
+    # A whole lab that cannot be here is a hundred tests.
+    counts = Counter((report.nodeid.split("::")[0], _reason(report)) for report in left_out)
+    for (file, reason), count in counts.items():
+        terminalreporter.line(f"{file}: {count}: {reason}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -74,6 +75,12 @@ def _installed(directory: str, what: str) -> str | None:
 
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not run as root"
+
+
+def _login_shell() -> str | None:
+    shell = pwd.getpwuid(os.geteuid()).pw_shell
+    listed = [line.strip() for line in Path("/etc/shells").read_text().splitlines()]
+    return None if shell in listed else f"this user has no login shell ({shell})"
 
 
 def _tried(command: list[str], what: str) -> str | None:
@@ -148,6 +155,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "groff": lambda: _program("groff", "groff-base"),
     "js-libp2p": lambda: _installed("js", "js-libp2p"),
     "kubo": lambda: _installed("kubo", "Kubo"),
+    "login shell": _login_shell,
     "lintian": lambda: _program("lintian", "lintian"),
     "machines": _machines,
     "mandoc": lambda: _program("mandoc", "mandoc"),

@@ -15,7 +15,9 @@ ARCHIVE = Path(__file__).parents[1] / "fixtures" / "previous" / "hived-0f8413d.t
 def unpack(directory: Path) -> Path:
     """The previous version's source tree, unpacked into ``directory``."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(directory, filter="data")
+        # Debian 12's Python knows no filters yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(directory)
     return directory
 
 

@@ -17,7 +17,7 @@ from tests.integration.nodes import LogReader, Node, free_port
 from tests.integration.tunnels import tunnel
 from tests.needs import program
 
-pytestmark = pytest.mark.requires("ssh", "sshd")
+pytestmark = pytest.mark.requires("ssh", "sshd", "login shell")
 
 BYTES = 20 * 1024 * 1024
 # sshd refuses to start as root without it; Debian makes it with the service, which need not run here.
