@@ -6,7 +6,6 @@ The rule holds for every skip, whether it comes from ``@pytest.mark.requires(...
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Generator
 
 import pytest
@@ -87,6 +86,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section(f"left out: {len(left_out)}")
     # A whole lab that cannot be here is a hundred tests.
-    counts = Counter((report.nodeid.split("::")[0], _reason(report)) for report in left_out)
-    for (file, reason), count in counts.items():
-        terminalreporter.line(f"{file}: {count}: {reason}")
+    alike: dict[tuple[str, str], list[str]] = {}
+    for report in left_out:
+        alike.setdefault((report.nodeid.split("::")[0], _reason(report)), []).append(report.nodeid)
+    for (file, reason), names in alike.items():
+        terminalreporter.line(f"{names[0] if len(names) == 1 else f'{file}, {len(names)} tests'}: {reason}")

@@ -58,6 +58,16 @@ def test_names_what_it_leaves_out(suite: pytest.Pytester) -> None:
     assert result.ret == 0
 
 
+def test_names_a_file_once(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        'import pytest\n@pytest.mark.requires("unicorn")\n@pytest.mark.parametrize("n", [1, 2, 3])\n'
+        "def test_needs_a_unicorn(n):\n    pass\n"
+    )
+    suite.runpytest_subprocess().stdout.fnmatch_lines(
+        ["*left out: 3*", "test_names_a_file_once.py, 3 tests: no unicorn here"]
+    )
+
+
 def test_fails_in_ci(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     suite.makepyfile(SUITE)
