@@ -233,6 +233,11 @@ def entry(tags: Sequence[str], body: str) -> str:
     return f".TP\n{lines}\n{flow(body)}\n"
 
 
+def entries(rows: Iterable[tuple[str, str]]) -> str:
+    """Tags, each with the paragraph under it."""
+    return "".join(entry([tag], body) for tag, body in rows)
+
+
 def prose(words: str) -> str:
     """The paragraphs of a help text; one that starts with \\b keeps its lines."""
     written = []
@@ -247,9 +252,7 @@ def prose(words: str) -> str:
 def options(command: click.Command, ctx: click.Context, but: Sequence[click.Parameter] = ()) -> str:
     """The options of a command as its --help says them, without those in ``but``."""
     found = [param.get_help_record(ctx) for param in command.get_params(ctx) if param not in but]
-    return "".join(
-        entry(record[:1], record[1]) for record in found if record and record[1] and "--help" not in record[0]
-    )
+    return entries(record for record in found if record and record[1] and "--help" not in record[0])
 
 
 def commands(
@@ -278,7 +281,7 @@ def exit_codes(kinds: Iterable[Kind]) -> str:
     """What the exit status says."""
     failures = [(str(kind.exit_code), FAILURES[kind]) for kind in kinds]
     rows = [("0", "It is done."), *failures, ("130", "It was interrupted.")]
-    return ".SH EXIT STATUS\n" + "".join(entry([code], meaning) for code, meaning in rows)
+    return f".SH EXIT STATUS\n{entries(rows)}"
 
 
 def settings(toml: str) -> str:

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import get_args
 
 from tests.integration.nodes import BIN, connected
-from tests.needs import missing
+from tests.netns import terminal
 from tests.netns.lab import Lab
 from tests.netns.namespace import LabError
 from tests.netns.nat import MODES, Mode, Reject
@@ -162,23 +160,12 @@ def interact(directory: Path, command: Sequence[str]) -> int:
         path = shlex.quote(environment["PATH"])
         start.write_text(f'[ ! -f ~/.bashrc ] || . ~/.bashrc\nPATH={path}\nPS1="(natlab) $PS1"\n')
         words = ["bash", "--rcfile", str(start)]
-    # Ctrl-C at the terminal is for what runs there. A handler, unlike SIG_IGN, is not inherited.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    terminal.leave_interrupts()
     return subprocess.run(words, env=environment, check=False).returncode
 
 
-def stop(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
-
-
 def main() -> int:
-    options = parser().parse_args()
-    if reason := missing("natlab"):
-        print(f"natlab: {reason}. Type: sudo make natlab", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    options = terminal.options(parser(), "natlab")
     # Short, for a Unix socket's path holds 107 bytes.
     with Lab(Path(tempfile.mkdtemp(prefix="natlab-", dir="/tmp")), remove=True) as lab:
         try:
@@ -191,7 +178,7 @@ def main() -> int:
             return 1
         directory = write_on(lab, nodes)
         print(f"{table(lab, nodes)}\n\n{guide(lab, directory)}\n", file=sys.stderr)
-        status = interact(directory, command)
+        status = interact(directory, options.command)
     print("natlab: all of it is gone", file=sys.stderr)
     return status
 

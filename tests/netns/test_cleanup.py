@@ -5,23 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.netns.doomed import END_SECONDS, doomed, ending, said, tell
 from tests.netns.host import Host
-from tests.netns.keeper import ROOT, members
+from tests.netns.keeper import members
 from tests.netns.lab import Lab
 
 pytestmark = pytest.mark.requires("natlab")
-END_SECONDS = 15.0
 # linux/rtnetlink.h
 RTMGRP_LINK = 1
 
@@ -57,25 +53,6 @@ signal.pause()
 WAYS = ["kill", "kill the group", "kill the keeper", "close", "error", "exit"]
 
 
-@contextlib.contextmanager
-def running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A process with a lab, and what that has made."""
-    with subprocess.Popen(
-        [sys.executable, "-c", LAB, str(directory)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process, json.loads(process.stdout.readline())
-        finally:
-            process.kill()
-
-
 def interfaces(host: Host | None = None) -> list[str]:
     """The network devices of a host, or the machine's own."""
     before = host.inside if host else []
@@ -86,7 +63,8 @@ def interfaces(host: Host | None = None) -> list[str]:
 @pytest.mark.parametrize("how", WAYS)
 def test_nothing_is_left(lab: Lab, tmp_path: Path, how: str) -> None:
     before = interfaces()
-    with running(tmp_path / "doomed") as (process, made), contextlib.ExitStack() as stack:
+    with doomed(LAB, str(tmp_path / "doomed")) as process, contextlib.ExitStack() as stack:
+        made = json.loads(said(process))
         # A cable into each of its namespaces: the internet, the public host, the LAN's switch, router and
         # host. The kernel takes it away with the namespace.
         assert len(made["paths"]) == 5
@@ -100,21 +78,13 @@ def test_nothing_is_left(lab: Lab, tmp_path: Path, how: str) -> None:
         assert interfaces() == before
         # The keeper, two shuttles, the shell and its two children, hived.
         assert len(made["pids"]) >= 7
-        ends = []
-        for pid in made["pids"]:
-            ends.append(os.pidfd_open(pid))
-            stack.callback(os.close, ends[-1])
-        if how == "kill":
-            process.kill()
-        elif how == "kill the group":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            assert process.stdin is not None
-            process.stdin.write(f"{how}\n")
-            process.stdin.flush()
-        for end in ends:
-            # Readable when the process has ended (pidfd_open(2)).
-            assert select.select([end], [], [], END_SECONDS)[0]
+        with ending(made["pids"]):
+            if how == "kill":
+                process.kill()
+            elif how == "kill the group":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                tell(process, how)
         while set(cables) & set(interfaces(witness)):
             changes.recv(65536)
     assert interfaces() == before

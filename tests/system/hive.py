@@ -14,12 +14,18 @@ NETWORK, PASSWORD = "red", "correct-horse-battery-staple"
 STRANGER = "12D3KooWQbkCECFiDmGfZCYWRr93DHvX2yprxRDJkinJMi7oEYm3"
 
 
-def started(rack: Rack, name: str, layers: Sequence[Path]) -> Machine:
-    """A machine that has booted, on which hived is enabled and runs."""
+def booted(rack: Rack, name: str, layers: Sequence[Path], *lines: str) -> Machine:
+    """A machine that has booted, and on which root has typed these lines."""
     machine = rack.machine(name, *layers)
     machine.boot()
-    machine.run("systemctl enable --now hived")
+    for line in lines:
+        machine.run(line)
     return machine
+
+
+def started(rack: Rack, name: str, layers: Sequence[Path]) -> Machine:
+    """A machine that has booted, on which hived is enabled and runs."""
+    return booted(rack, name, layers, "systemctl enable --now hived")
 
 
 def join(machine: Machine) -> None:

@@ -13,6 +13,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.netns.keeper import ROOT
@@ -92,6 +93,21 @@ def build(podman: Podman, name: str = NAME) -> str:
     if done.returncode:
         raise BuildError(done.stdout[-4000:])
     return done.stdout
+
+
+def save(to: Path, namespace: Namespace) -> None:
+    """Build the image, and write it to a file for `podman load`."""
+    # pytest's own directories are for nobody but root.
+    with tempfile.TemporaryDirectory(prefix="hive-podman-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        images = store(directory / "builder", namespace)
+        with seat(directory / "seat", namespace) as place:
+            podman = Podman(place, images=images)
+            build(podman)
+            saved = place.home / "saved.tar"
+            podman.run("save", "--output", str(saved), NAME)
+            shutil.copy(saved, to)
 
 
 def _checkout(place: Seat, to: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.integration.nodes import Result
 from tests.netns.keeper import ROOT
 from tests.netns.namespace import Namespace
-from tests.system.supervisor import REBOOT
+from tests.system.supervisor import NESTS, REBOOT
 
 BOOT_SECONDS = 60.0
 RUN_SECONDS = 60.0
@@ -44,10 +44,18 @@ class Machine:
     """A machine on the network that ``namespace`` is in, with the file systems ``layers``, upper ones first.
 
     It is off at first. What is written to its disk stays over reboots and power cuts, until :meth:`close`.
+    With ``nests`` containers can run on it.
     """
 
     def __init__(
-        self, directory: Path, name: str, namespace: Namespace, layers: Sequence[Path], address: str = ""
+        self,
+        directory: Path,
+        name: str,
+        namespace: Namespace,
+        layers: Sequence[Path],
+        address: str = "",
+        *,
+        nests: bool = False,
     ) -> None:
         self.name, self.namespace, self.address = name, namespace, address
         self.directory = directory / name
@@ -57,6 +65,7 @@ class Machine:
         self._supervisor = subprocess.Popen(
             [
                 *(sys.executable, "-S", "-m", "tests.system.supervisor"),
+                *((NESTS,) if nests else ()),
                 *(str(self.directory), name, namespace.path, *map(str, layers)),
             ],
             cwd=ROOT,
@@ -207,10 +216,14 @@ class Machine:
         return shown.partition("-- cursor: ")[2].strip()
 
     def await_line(self, unit: str, text: str, seconds: float, after: str = "") -> str:
-        """The first line of a unit's journal with ``text`` in it, of this boot or after a :meth:`cursor`."""
+        """The first line of a unit's journal with ``text`` in it, of this boot or after a :meth:`cursor`.
+
+        In the unit's place may be a match, FIELD=VALUE: USER_UNIT= for what a user's systemd says of one.
+        """
+        which = unit if "=" in unit else f"-u {unit}"
         where = f"--after-cursor='{after}'" if after else "-b"
         # journalctl ends by itself when somebody has read enough.
-        line = f"journalctl -q -f -n all -o cat -u {unit} {where} | grep -m 1 -F -- {shlex.quote(text)}"
+        line = f"journalctl -q -f -n all -o cat {which} {where} | grep -m 1 -F -- {shlex.quote(text)}"
         done = self.run(f"timeout {seconds:g} bash -c {shlex.quote(line)}", check=False, seconds=seconds + 30)
         assert done.out, f"{self.name}: no {text!r} within {seconds:g} s\n{self.journal(unit)[-4000:]}"
         return done.out.rstrip("\n")

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from tests.system import cache, rootfs
 
-# The first release whose podman has it.
-_RELEASE = "trixie"
 _PROGRAM = "usr/libexec/podman/quadlet"
 
 
@@ -29,18 +27,17 @@ def generator() -> Path:
     own = Path("/", _PROGRAM)
     if own.exists():
         return own
-    inputs = cache.key(_RELEASE, platform.machine(), Path(__file__).read_bytes())
+    inputs = cache.key(rootfs.PODMAN_RELEASE, platform.machine(), Path(__file__).read_bytes())
     return cache.directory("quadlet", inputs, _fetch) / _PROGRAM
 
 
 def _fetch(to: Path) -> None:
     """Take it out of podman's package, which apt fetches without a change to this machine's lists."""
-    mirror = rootfs.sources(rootfs.codename())[0].split()[1]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "partial").mkdir()
         (scratch / "status").touch()
-        (scratch / "sources.list").write_text(f"deb {mirror} {_RELEASE} main\n")
+        (scratch / "sources.list").write_text("\n".join(rootfs.sources(rootfs.PODMAN_RELEASE)) + "\n")
         options = {
             "Dir::Etc::SourceList": scratch / "sources.list",
             "Dir::Etc::SourceParts": "-",
@@ -60,7 +57,7 @@ def _fetch(to: Path) -> None:
         """
         done = subprocess.run(["sh", "-ec", script], cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise QuadletError(f"podman of {_RELEASE} could not be fetched: {done.stderr}")
+            raise QuadletError(f"podman of {rootfs.PODMAN_RELEASE} could not be fetched: {done.stderr}")
 
 
 def unit(directory: Path, text: str, *, user: bool = True) -> str:

@@ -53,10 +53,10 @@ class Rack:
         namespace.ip(f"address add {address}/24 dev eth0")
         return namespace, address
 
-    def machine(self, name: str, *layers: Path) -> Machine:
-        """One more machine, off, with these file systems, upper ones first."""
+    def machine(self, name: str, *layers: Path, nests: bool = False) -> Machine:
+        """One more machine, off, with these file systems, upper ones first; for containers where it nests."""
         namespace, address = self.plug(name)
-        machine = Machine(self.directory, name, namespace, layers, address)
+        machine = Machine(self.directory, name, namespace, layers, address, nests=nests)
         self.machines.append(machine)
         return machine
 

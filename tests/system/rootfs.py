@@ -1,13 +1,14 @@
-"""The file system that all machines begin with: a small Debian with systemd, and what Hive's package needs.
+"""The file systems that machines begin with: a small Debian with systemd, and what Hive's package needs.
 
-Made by mmdebstrap from the mirrors that this machine's apt has, in about 20 s, and kept (see cache.py).
+One is of a newer Debian, for its podman. Made by mmdebstrap from the mirrors that this machine's apt has,
+each in about 20 s, and kept (see cache.py).
 """
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.needs import program
@@ -21,6 +22,9 @@ PACKAGES = [
     # what people and tests type
     *("ca-certificates", "curl", "iproute2", "libfaketime", "procps"),
 ]
+# The first release whose podman makes services of Quadlet files, and what that needs, as root and without.
+PODMAN_RELEASE = "trixie"
+PODMAN = ["crun", "fuse-overlayfs", "netavark", "nftables", "passt", "podman", "uidmap"]
 # What makes no sense in a container, or wants the internet, or wakes up when a test measures.
 MASKED = [
     *("console-getty.service", "getty.target", "systemd-networkd-wait-online.service"),
@@ -34,8 +38,8 @@ class RootfsError(Exception):
     """The file system cannot be made; the text says why and what to do."""
 
 
-def sources(codename: str) -> list[str]:
-    """The lines of sources.list(5) for Debian itself, as this machine's apt has them."""
+def sources(release: str) -> list[str]:
+    """The lines of sources.list(5) for Debian: as this machine's apt has them, or for another release."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", f"$(ORIGIN)|{_SOURCE}", "Created-By: Packages"],
         capture_output=True,
@@ -43,9 +47,11 @@ def sources(codename: str) -> list[str]:
         check=True,
     ).stdout
     lines = [line.removeprefix("Debian|") for line in listed.splitlines() if line.startswith("Debian|deb ")]
-    if not any(f" {codename} main" in line for line in lines):
-        raise RootfsError(f"apt has no Debian mirror for {codename} here: type apt-get update")
-    return lines
+    if not any(f" {codename()} main" in line for line in lines):
+        raise RootfsError(f"apt has no Debian mirror for {codename()} here: type apt-get update")
+    if release == codename():
+        return lines
+    return [f"deb {lines[0].split()[1]} {release} main"]
 
 
 def _proxies() -> list[str]:
@@ -58,7 +64,7 @@ def _proxies() -> list[str]:
     ]
 
 
-def bootstrap(codename: str, to: Path, packages: Iterable[str], *options: str) -> None:
+def bootstrap(release: str, to: Path, packages: Iterable[str], *options: str) -> None:
     """Make a small Debian with these packages: a directory, or a file for a name that ends in ``.tar``.
 
     ``options`` are more of mmdebstrap's. RootfsError when it cannot.
@@ -71,12 +77,12 @@ def bootstrap(codename: str, to: Path, packages: Iterable[str], *options: str) -
         f"--include={','.join(packages)}",
         *[f"--aptopt={line}" for line in _proxies()],
         *options,
-        codename,
+        release,
         str(to),
         "-",
     ]
     done = subprocess.run(
-        command, input="\n".join(sources(codename)), capture_output=True, text=True, check=False
+        command, input="\n".join(sources(release)), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RootfsError(f"mmdebstrap made no file system: {done.stderr[-2000:]}")
@@ -87,8 +93,8 @@ def codename() -> str:
     return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
-def _make(to: Path) -> None:
-    bootstrap(codename(), to, PACKAGES)
+def _make(to: Path, release: str, packages: Iterable[str]) -> None:
+    bootstrap(release, to, packages)
     for unit in MASKED:
         (to / "etc/systemd/system" / unit).symlink_to("/dev/null")
     # Each machine is given its own at its first boot.
@@ -100,7 +106,16 @@ def _make(to: Path) -> None:
         (to / "etc" / name).unlink(missing_ok=True)
 
 
+def _kept(kind: str, release: str, packages: Sequence[str]) -> Path:
+    inputs = cache.key(release, platform.machine(), *packages, *MASKED, Path(__file__).read_bytes())
+    return cache.directory(kind, inputs, lambda to: _make(to, release, packages))
+
+
 def base() -> Path:
     """The directory with the file system, for reading only."""
-    inputs = cache.key(codename(), platform.machine(), *PACKAGES, *MASKED, Path(__file__).read_bytes())
-    return cache.directory("machine-rootfs", inputs, _make)
+    return _kept("machine-rootfs", codename(), PACKAGES)
+
+
+def with_podman() -> Path:
+    """One of a Debian that has Quadlet."""
+    return _kept("machine-podman", PODMAN_RELEASE, [*PACKAGES, *PODMAN])

@@ -8,16 +8,14 @@ The shell's end is the machines'. In the shell, `reboot` reboots the machine, an
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.needs import missing
+from tests.netns import terminal
 from tests.netns.namespace import LabError
-from tests.netns.natlab import stop
 from tests.system import package, rootfs
 from tests.system.machine import Machine, MachineError
 from tests.system.package import PackageError
@@ -75,13 +73,7 @@ def interact(machine: Machine, command: Sequence[str]) -> int:
 
 
 def main() -> int:
-    options = parser().parse_args()
-    if reason := missing("machines"):
-        print(f"machine: {reason}. Type: sudo make machine", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    options = terminal.options(parser(), "machines")
     print(
         "machine: making what is not there yet: the package, the file system (minutes at first)",
         file=sys.stderr,
@@ -91,9 +83,8 @@ def main() -> int:
             with Rack(Path(directory)) as rack:
                 machines = boot(rack, options)
                 print(guide(machines), file=sys.stderr)
-                # Ctrl-C at the terminal is for what runs there. A handler, unlike SIG_IGN, is not inherited.
-                signal.signal(signal.SIGINT, lambda *_: None)
-                return interact(machines[0], command)
+                terminal.leave_interrupts()
+                return interact(machines[0], options.command)
         except (AssertionError, LabError, MachineError, PackageError, RootfsError) as error:
             print(f"machine: {error}", file=sys.stderr)
             return 1

@@ -31,6 +31,9 @@ _PREFIX = "hive-machine-"
 CLONE_NEWNS, MS_REC, MS_PRIVATE, PR_SET_PDEATHSIG = 0x20000, 0x4000, 1 << 18, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _END_SECONDS = 10.0
+# For networks of containers, and what crun asks of the kernel.
+NESTS = "--nests"
+_NESTING = ("--capability=CAP_NET_ADMIN", "--system-call-filter=bpf @keyring")
 
 
 def _checked(result: int, what: str) -> None:
@@ -69,10 +72,13 @@ def _sweep() -> None:
 
 
 class Supervisor:
-    """One machine. ``directory`` is for what it writes, ``network`` its network namespace's file."""
+    """One machine. ``directory`` is for what it writes, ``network`` its network namespace's file.
 
-    def __init__(self, directory: Path, name: str, network: str, layers: list[str]) -> None:
-        self._directory, self._name, self._network = directory, name, network
+    ``nests``: on it, as on a machine without a container around it, containers can run.
+    """
+
+    def __init__(self, directory: Path, name: str, network: str, layers: list[str], nests: bool) -> None:
+        self._directory, self._name, self._network, self._nests = directory, name, network, nests
         self._root = directory / "root"
         self._cgroup = CGROUPS / f"{_PREFIX}{os.getpid()}"
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -122,11 +128,13 @@ class Supervisor:
             # There may be no systemd outside that would know of it.
             *("--register=no", "--keep-unit", "--notify-ready=yes"),
             *("--timezone=off", "--resolv-conf=off", "--link-journal=no", "--console=pipe"),
+            *(_NESTING if self._nests else ()),
         ]
         environment = {
             **os.environ,
             "NOTIFY_SOCKET": f"@{self._cgroup.name}",
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            **({"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"} if self._nests else {}),
         }
         with (self._directory / "console").open("ab") as console:
             self._nspawn = subprocess.Popen(
@@ -188,12 +196,13 @@ class Supervisor:
 
 
 def main() -> None:
-    directory, name, network, *layers = sys.argv[1:]
+    nests = NESTS in sys.argv
+    directory, name, network, *layers = [word for word in sys.argv[1:] if word != NESTS]
     # Ctrl-C at a terminal is for the tests, which end us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        supervisor = Supervisor(Path(directory), name, network, layers)
+        supervisor = Supervisor(Path(directory), name, network, layers, nests)
     except (OSError, subprocess.CalledProcessError) as error:
         print("failed", error, flush=True)
         return

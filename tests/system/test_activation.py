@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hive import drop_in, peer_id
+from tests.system.hive import booted, drop_in, peer_id
 from tests.system.machine import Machine
 from tests.system.rack import Rack
 
@@ -18,11 +18,8 @@ pytestmark = pytest.mark.requires("machines")
 @pytest.fixture(scope="module")
 def machine(rack: Rack, layers: Sequence[Path]) -> Machine:
     """Only the socket is enabled."""
-    made = rack.machine("home", *layers)
-    made.boot()
-    made.run("useradd --create-home --shell /bin/bash --groups hive ann")
-    made.run("systemctl enable --now hived.socket")
-    return made
+    user = "useradd --create-home --shell /bin/bash --groups hive ann"
+    return booted(rack, "home", layers, user, "systemctl enable --now hived.socket")
 
 
 def running(machine: Machine) -> str:

@@ -137,6 +137,14 @@ def test_the_health_check_says_whether_hived_answers(hive: Container, podman: Po
         assert not idle.healthy()
 
 
+@pytest.mark.full
+def test_the_health_check_of_a_hived_that_hangs_ends(podman: Podman, tmp_path: Path) -> None:
+    with contextlib.closing(Container(podman, tmp_path, "hung")) as made:
+        made.start()
+        podman.run("kill", "--signal=STOP", made.name)
+        assert not made.healthy()
+
+
 def test_orphans_are_reaped(hive: Container) -> None:
     orphans = hive.exec("sh", "-c", "for n in 1 2 3 4 5; do sh -c 'sleep 0.01 & echo $!'; done").out.split()
     there = ("sh", "-c", 'for pid; do [ ! -e "/proc/$pid" ] || cat "/proc/$pid/stat"; done', "sh", *orphans)

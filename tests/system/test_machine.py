@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.netns.keeper import ROOT
+from tests.netns.doomed import doomed, ending, said, tell
 from tests.system.machine import Machine, MachineError
 from tests.system.rack import Rack
 from tests.system.supervisor import CGROUPS
@@ -142,36 +139,19 @@ with Rack(Path(sys.argv[1])) as rack:
 
 @pytest.mark.parametrize("how", ["end", "interrupt", "kill", "kill the supervisor"])
 def test_nothing_is_left(tmp_path: Path, base: Path, how: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", DOOMED, str(tmp_path), str(base)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        pids = [int(word) for word in process.stdout.readline().split()]
-        assert len(pids) == 3
-        ends = [os.pidfd_open(pid) for pid in pids]
-        groups = Path(f"/proc/{pids[1]}/root") / CGROUPS.relative_to("/") / f"hive-machine-{pids[1]}"
+    with doomed(DOOMED, str(tmp_path), str(base)) as process:
+        leader, supervisor, sleeper = [int(word) for word in said(process).split()]
+        groups = Path(f"/proc/{supervisor}/root") / CGROUPS.relative_to("/") / f"hive-machine-{supervisor}"
         assert groups.is_dir()
-        if how == "end":
-            process.stdin.write("end\n")
-            process.stdin.flush()
-        elif how == "interrupt":
-            os.killpg(process.pid, signal.SIGINT)
-        elif how == "kill":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            os.kill(pids[1], signal.SIGKILL)
-            process.stdin.write("end\n")
-            process.stdin.flush()
-        for end in ends:
-            # Readable when the process has ended (pidfd_open(2)).
-            assert select.select([end], [], [], END_SECONDS)[0]
-            os.close(end)
+        with ending([leader, supervisor, sleeper]):
+            if how == "end":
+                tell(process, "end")
+            elif how == "interrupt":
+                os.killpg(process.pid, signal.SIGINT)
+            elif how == "kill":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                os.kill(supervisor, signal.SIGKILL)
+                tell(process, "end")
     if how != "kill the supervisor":
         assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hive import drop_in, shown
+from tests.system.hive import booted, drop_in, shown
 from tests.system.machine import Machine
 from tests.system.rack import Rack
 
@@ -18,11 +18,7 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def machine(rack: Rack, layers: Sequence[Path]) -> Machine:
     """systemd says in its journal what it is told."""
-    made = rack.machine("home", *layers)
-    made.boot()
-    made.run("systemd-analyze log-level debug")
-    made.run("systemctl enable --now hived")
-    return made
+    return booted(rack, "home", layers, "systemd-analyze log-level debug", "systemctl enable --now hived")
 
 
 def told(machine: Machine, after: str, what: str) -> str:

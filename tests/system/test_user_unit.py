@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hive import NETWORK, PASSWORD, peer_id
+from tests.system.hive import NETWORK, PASSWORD, booted, peer_id
 from tests.system.machine import Machine
 from tests.system.rack import Rack
 
@@ -18,9 +18,8 @@ USER = "ann"
 
 @pytest.fixture(scope="module")
 def machine(rack: Rack, layers: Sequence[Path]) -> Machine:
-    made = rack.machine("shared", *layers)
-    made.boot()
-    made.run(f"useradd --create-home --shell /bin/bash {USER} && loginctl enable-linger {USER}")
+    user = f"useradd --create-home --shell /bin/bash {USER} && loginctl enable-linger {USER}"
+    made = booted(rack, "shared", layers, user)
     made.run("systemctl --user enable --now hived", USER)
     return made
 

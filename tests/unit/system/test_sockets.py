@@ -6,13 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hived.system.notify import Notifier
 from hived.system.sockets import Sockets, handed_over
-from tests.unit.system.manager import service_manager
+from tests.unit.system.manager import ServiceManager, service_manager
 
 # As a service manager starts a service: descriptors from 3 on, and the process's own number.
 _START = (
@@ -99,71 +101,68 @@ def test_those_of_another_process_are_not_touched(monkeypatch: pytest.MonkeyPatc
     assert "LISTEN_FDS" not in os.environ
 
 
-def test_a_node_that_starts_anew_finds_its_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with service_manager(tmp_path, monkeypatch) as manager:
-        sockets = Sockets(Notifier())
-        first = socket.create_server(("127.0.0.1", 0))
-        port = first.getsockname()[1]
-        sockets.keep("egress", "127.0.0.1", port, first)
-        assert manager.hears()[0] == f"FDSTORE=1\nFDNAME=egress_127.0.0.1_{port}"
-        first.close()
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            sockets.begin()
-            again = sockets.take("egress", "127.0.0.1", port)
-            assert again is not None
-            sockets.sweep()
-            again.setblocking(True)
-            with again, again.accept()[0] as accepted:
-                assert accepted.getpeername() == client.getsockname()
-                # To keep it once more is nothing new.
-                sockets.keep("egress", "127.0.0.1", port, again)
-                assert manager.heard_nothing()
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
+    with service_manager(tmp_path, monkeypatch) as made:
+        yield made
 
 
-def test_what_no_node_takes_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with service_manager(tmp_path, monkeypatch) as manager:
-        sockets = Sockets(Notifier())
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            sockets.keep("egress", "127.0.0.1", port, listener)
-            manager.hears()
-        sockets.begin()
-        sockets.sweep()
-        assert manager.hears()[0] == f"FDSTOREREMOVE=1\nFDNAME=egress_127.0.0.1_{port}"
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
+@dataclass
+class Kept:
+    """A listener that the service manager alone keeps: its port, and the manager's copy of it."""
+
+    sockets: Sockets
+    port: int
+    copy: socket.socket
 
 
-def test_dropped_is_refused_at_once_whoever_holds_a_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def kept(manager: ServiceManager) -> Iterator[Kept]:
+    sockets = Sockets(Notifier())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        sockets.keep("egress", "127.0.0.1", port, listener)
+        said, (copy,) = manager.hears()
+    assert said == f"FDSTORE=1\nFDNAME=egress_127.0.0.1_{port}"
+    with socket.socket(fileno=copy) as held:
+        yield Kept(sockets, port, held)
+
+
+def test_a_node_that_starts_anew_finds_its_listeners(manager: ServiceManager, kept: Kept) -> None:
+    with socket.create_connection(("127.0.0.1", kept.port)) as client:
+        kept.sockets.begin()
+        again = kept.sockets.take("egress", "127.0.0.1", kept.port)
+        assert again is not None
+        kept.sockets.sweep()
+        again.setblocking(True)
+        with again, again.accept()[0] as accepted:
+            assert accepted.getpeername() == client.getsockname()
+            # To keep it once more is nothing new.
+            kept.sockets.keep("egress", "127.0.0.1", kept.port, again)
+            assert manager.heard_nothing()
+
+
+def test_what_no_node_takes_is_swept(manager: ServiceManager, kept: Kept) -> None:
+    kept.sockets.begin()
+    kept.sockets.sweep()
+    assert manager.hears()[0] == f"FDSTOREREMOVE=1\nFDNAME=egress_127.0.0.1_{kept.port}"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", kept.port))
+
+
+def test_dropped_is_refused_at_once_whoever_holds_a_copy(kept: Kept) -> None:
     """The service manager lets go of its copy in its own time."""
-    with service_manager(tmp_path, monkeypatch) as manager:
-        sockets = Sockets(Notifier())
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            sockets.keep("egress", "127.0.0.1", port, listener)
-            _, (copy,) = manager.hears()
-        sockets.drop("egress", "127.0.0.1", port)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-        # And the port is free for another one of ours, also while that copy is there.
-        socket.create_server(("127.0.0.1", port)).close()
-        os.close(copy)
+    kept.sockets.drop("egress", "127.0.0.1", kept.port)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", kept.port))
+    # And the port is free for another one of ours, also while that copy is there.
+    socket.create_server(("127.0.0.1", kept.port)).close()
 
 
-def test_a_kept_socket_that_does_not_listen_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with service_manager(tmp_path, monkeypatch) as manager:
-        sockets = Sockets(Notifier())
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            sockets.keep("egress", "127.0.0.1", port, listener)
-            manager.hears()
-            listener.shutdown(socket.SHUT_RDWR)
-        assert sockets.take("egress", "127.0.0.1", port) is None
-        assert manager.hears()[0].startswith("FDSTOREREMOVE=1")
+def test_a_kept_socket_that_does_not_listen_is_not_taken(manager: ServiceManager, kept: Kept) -> None:
+    kept.copy.shutdown(socket.SHUT_RDWR)
+    assert kept.sockets.take("egress", "127.0.0.1", kept.port) is None
+    assert manager.hears()[0].startswith("FDSTOREREMOVE=1")
 
 
 def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,17 +173,10 @@ def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
         assert sockets.take("egress", "127.0.0.1", listener.getsockname()[1]) is None
 
 
-def test_what_is_configured_no_more_goes_before_anything_is_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_configured_no_more_goes_before_anything_is_bound(kept: Kept) -> None:
     """It would be in the way of another address on the same port."""
-    with service_manager(tmp_path, monkeypatch):
-        sockets = Sockets(Notifier())
-        with socket.create_server(("0.0.0.0", 0)) as listener:
-            port = listener.getsockname()[1]
-            sockets.keep("overlay", "0.0.0.0", port, listener)
-        sockets.retain("overlay", [("0.0.0.0", port)])
-        assert sockets.take("overlay", "0.0.0.0", port)
-        sockets.retain("overlay", [("127.0.0.1", port)])
-        assert sockets.take("overlay", "0.0.0.0", port) is None
-        socket.create_server(("127.0.0.1", port)).close()
+    kept.sockets.retain("egress", [("127.0.0.1", kept.port)])
+    assert kept.sockets.take("egress", "127.0.0.1", kept.port)
+    kept.sockets.retain("egress", [("0.0.0.0", kept.port)])
+    assert kept.sockets.take("egress", "127.0.0.1", kept.port) is None
+    socket.create_server(("0.0.0.0", kept.port)).close()
