@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from . import __version__, logs
-from .errors import HiveError
+from .errors import HiveError, usage
 from .system import initprocess
 
 SECRET_FLAGS = ("--network", "--admin", "-dnc", "-rc", "--dnc", "--rc")
@@ -141,15 +141,7 @@ def run(**flags: Any) -> None:
 
     # Until the node is there to read it again, and while it starts anew, the configuration is fresh anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        settings = config.load(flags)
-    except HiveError as error:
-        if "LISTEN_FDS" in os.environ:
-            from .api import refusal
-            from .system.manager import Manager
-
-            refusal.refuse(Manager().sockets.control(), error)
-        raise
+    settings = config.load(flags)
 
     def serve(ready: Callable[[], None]) -> int:
         from . import daemon  # py-libp2p takes a second: not before the flags are known to be right
@@ -185,7 +177,6 @@ def hash_password(from_stdin: bool) -> None:
     """Print hash_..., which stands for a password in --admin USER:hash_..."""
     from . import config
     from .api import passwords
-    from .errors import usage
 
     if from_stdin or not sys.stdin.isatty():
         try:
@@ -207,19 +198,26 @@ def main() -> None:
         arguments = hide_secrets(sys.argv[1:])
         cli.main(args=arguments, prog_name="hived", standalone_mode=False)
     except HiveError as error:
-        logs.say(f"hived: {error.line()}")
-        sys.exit(error.kind.exit_code)
+        _fail(error)
     except click.Abort:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
     except click.ClickException as error:
-        what = " ".join(error.format_message().split()).rstrip(".")
-        print(
-            f"hived: reading the command line failed: {what[:1].lower()}{what[1:]}. Type: hived --help.",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        why = " ".join(error.format_message().split()).rstrip(".")
+        _fail(usage("reading the command line failed", why[:1].lower() + why[1:], "Type: hived --help"))
+
+
+def _fail(error: HiveError) -> NoReturn:
+    """Say it, also to those who wait for this hived at the sockets that it was given."""
+    logs.say(f"hived: {error.line()}")
+    if "LISTEN_FDS" in os.environ:
+        from .api import refusal
+        from .system.manager import Manager
+
+        sockets = Manager().sockets
+        refusal.refuse(sockets.control(), sockets.opened(), error)
+    sys.exit(error.kind.exit_code)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def load(
     own_dir = bool(flags.get("data_dir") or from_env.get("data_dir"))
     file = Path(path) if path else (None if own_dir else base["config"])
     settings = _toml(file, must_exist=bool(path)) if file else {}
-    secret = [file] if file and any(key in settings for key in _CREDENTIALS) else []
+    secret = [file] if file and any(settings.get(key) for key in _CREDENTIALS) else []
     settings.update(from_env)
     settings.update(
         {key: value for key, value in flags.items() if value not in (None, (), []) and key != "config"}
@@ -117,6 +117,8 @@ def load(
     elif credstore and is_root and not own_dir:
         credentials = {key: credstore / f"hived.{key}" for key in _CREDENTIALS}
     secret += [Path(name).absolute() for key in _CREDENTIALS for name in settings.get(f"{key}_file") or ()]
+    if "CREDENTIALS_DIRECTORY" not in environ:
+        secret += credentials.values()
     config = _build(settings, base, file if file and file.exists() else None, credentials)
     return replace(config, exposed=tuple(path for path in secret if _is_readable_by_all(path)))
 
@@ -249,7 +251,7 @@ def _secrets(key: str, settings: dict[str, Any], credentials: Mapping[str, Path]
     for name in settings.get(f"{key}_file") or ():
         texts += _secret_lines(Path(name))
     credential = credentials.get(key)
-    if credential and os.path.lexists(credential):
+    if credential and os.path.exists(credential):
         texts += _secret_lines(credential)
     return tuple(parse_secret(key, text) for text in texts)
 
@@ -268,8 +270,11 @@ def _secret_lines(path: Path) -> list[str]:
 
 def _is_readable_by_all(path: Path) -> bool:
     try:
-        return bool(path.stat().st_mode & stat.S_IROTH) and all(
-            parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents
+        mode = path.stat().st_mode
+        return (
+            stat.S_ISREG(mode)
+            and bool(mode & stat.S_IROTH)
+            and all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
         )
     except OSError:
         return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import cast
 
 import trio
@@ -11,6 +13,7 @@ from . import config, logs
 from .api.node import Node
 from .api.passwords import decode_hash
 from .config import Config
+from .errors import HiveError, failed
 from .logs import Log
 from .overlay.identity import outside_relay, parse_identity
 from .overlay.listening import Listening, check_addresses
@@ -20,10 +23,13 @@ from .store.settings import Settings
 
 log = Log("hived.configured")
 
+READ_SECONDS = 10.0
+
 
 class Configured:
     """A node's configuration. ``read`` reads all of its layers again; ``say`` tells others of the node.
 
+    ``settings`` are those in force as they were given; what hived was handed instead is in ``node.config``.
     ``name`` is the node's, from the configuration or from ``hivectl rename``; it is there after ``load``.
     """
 
@@ -36,11 +42,13 @@ class Configured:
         say: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = node.config.name
+        self.settings = node.config
         self._node = node
         self._store = store
         self._listening = listening
         self._read = read
         self._say = say
+        self._reading = trio.CapacityLimiter(1)
 
     async def load(self) -> None:
         """What the store keeps, and what it lacks."""
@@ -61,20 +69,26 @@ class Configured:
     async def read_again(self) -> list[str]:
         """Read it again, and name the settings that need a restart.
 
-        Raises HiveError; what is wrong with it changes nothing.
+        Raises HiveError, and nothing of it is in force then but networks and admins that were added already.
         """
-        node = self._node
-        settings, ignored = config.merged(node.config, self._read())
+        settings, ignored = config.merged(self.settings, await self._layers())
         validate(settings)
-        set_up_logs(settings)
-        before = node.host.listening
-        await self._listening.apply(settings)
+        node, before = self._node, self._node.host.listening
+        try:
+            set_up_logs(settings)
+            await self._listening.apply(settings)
+            async with node.changes:
+                await self._create_missing(settings)
+            await self._load_name(settings)
+        except BaseException:
+            with suppress(HiveError), trio.CancelScope(shield=True):
+                set_up_logs(self.settings)
+                await self._listening.apply(self.settings)
+            raise
         if node.host.listening != before:
             node.paths.reachability.forget()
-        await self._load_name(settings)
-        async with node.changes:
-            await self._create_missing(settings)
-        node.config = settings
+        self.settings = settings
+        node.config = replace(settings, socket=node.config.socket)
         self._apply_paths(settings)
         if ignored:
             log.warning("these settings need a restart", settings=" ".join(ignored))
@@ -83,6 +97,18 @@ class Configured:
         node.peers.kick()
         log.info("configuration read", listen=" ".join(node.host.listening), name=self.name)
         return ignored
+
+    async def _layers(self) -> Config:
+        """Read in a thread: a file may be a pipe that nobody writes to, or on a disk that does not answer."""
+        try:
+            with trio.fail_after(READ_SECONDS):
+                return await trio.to_thread.run_sync(
+                    self._read, abandon_on_cancel=True, limiter=self._reading
+                )
+        except trio.TooSlowError:
+            what = "reading the configuration failed"
+            why = f"a file of it could not be read to its end within {READ_SECONDS:.0f} s"
+            raise failed(what, why, "Is one a pipe, or its disk gone?") from None
 
     async def _load_name(self, settings: Config) -> None:
         """A configured name counts when it is new; else the one of before holds, hivectl rename's too."""

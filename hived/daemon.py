@@ -497,7 +497,7 @@ def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], Non
         validate(settings)
         daemon = Daemon(settings, reload, manager)
         while trio.run(daemon.run):
-            daemon = Daemon(daemon.node.config, reload, manager)
+            daemon = Daemon(daemon.configured.settings, reload, manager)
     except* HiveError as group:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):
@@ -518,4 +518,4 @@ def main(settings: Config, reload: Callable[[], Config], ready: Callable[[], Non
 def _refuse_clients(manager: Manager, error: HiveError) -> None:
     # One that did start is started again, and those who wait then are not told of a failure that is over.
     if not manager.was_ready:
-        refusal.refuse(manager.sockets.control(), error)
+        refusal.refuse(manager.sockets.control(), manager.sockets.opened(), error)

@@ -70,7 +70,7 @@ async def status(node: Node, caller: Caller) -> Status:
     unit = await node.unit()
     warnings += [
         f"{name} has failed, and hived does not have its ports: systemctl status {name} says why"
-        f" (does another server have one?); then: systemctl restart {name} hived"
+        f" (does another server have one?); then: systemctl restart hived"
         for name in (unit.failed_sockets if unit else ())
     ]
     return Status(

@@ -36,7 +36,10 @@ LOOKUP_MS: Final = 3000
 # Names looked up at once: one that nobody answers for holds up few others.
 _LOOKUPS = 8
 MAX_FOUND: Final = 1000
-_MAX_TAGS: Final = 16
+# One of the announcement's strings holds 255 bytes.
+_TAGS_A_STRING: Final = 14
+_STRINGS: Final = ("t", "t2", "t3", "t4")
+_MAX_TAGS: Final = _TAGS_A_STRING * len(_STRINGS)
 # Addresses change in bursts.
 _SETTLE_SECONDS: Final = 1.0
 
@@ -51,6 +54,11 @@ def tags(networks: Iterable[str], now: float) -> dict[str, str]:
     """The networks by their tags around now: the others' clock may have another day."""
     today = int(now // DAY)
     return {tag(network, day): network for network in networks for day in (today - 1, today, today + 1)}
+
+
+def told_tags(info: ServiceInfo) -> list[str]:
+    """The tags in an announcement."""
+    return ",".join(_text(info, key.encode()) for key in _STRINGS).split(",")[:_MAX_TAGS]
 
 
 @dataclass
@@ -140,7 +148,7 @@ class Discovery:
             async with trio.open_nursery() as nursery:
                 for _ in range(_LOOKUPS):
                     nursery.start_soon(self._look_up_all, zeroconf, receive)
-        except (OSError, ZeroconfError) as error:
+        except (OSError, ValueError, ZeroconfError) as error:
             log.info("members on the LAN will not be found", why=str(error) or type(error).__name__)
         finally:
             self._looking, self.active = None, False
@@ -150,12 +158,13 @@ class Discovery:
     def _announcement(self) -> ServiceInfo:
         today = int(time.time() // DAY)
         shown = sorted(tag(network, today) for network in self._networks())[:_MAX_TAGS]
+        parts = [shown[at : at + _TAGS_A_STRING] for at in range(0, len(shown) or 1, _TAGS_A_STRING)]
         name = f"{self._peer_id[-12:]}"
         return ServiceInfo(
             SERVICE,
             f"{name}.{SERVICE}",
             port=self._port(),
-            properties={"p": self._peer_id, "t": ",".join(shown)},
+            properties={"p": self._peer_id, **dict(zip(_STRINGS, map(",".join, parts), strict=False))},
             server=f"hive-{name}.local.",
             parsed_addresses=_own_addresses(),
         )
@@ -198,7 +207,7 @@ class Discovery:
         if not is_peer_id(peer_id) or peer_id == self._peer_id:
             return
         known = tags(self._networks(), time.time())
-        networks = {known[t] for t in _text(info, b"t").split(",")[:_MAX_TAGS] if t in known}
+        networks = {known[t] for t in told_tags(info) if t in known}
         addresses = [_address(text, info.port) for text in info.parsed_scoped_addresses(IPVersion.All)[:8]]
         usable = [address for address in addresses if address]
         if not networks or not usable:

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import trio
 
-from ..errors import HiveError
+from ..errors import HiveError, conflict
 from ..transport.listeners import Kept
 from ..transport.socketend import abort
 from . import egress
@@ -44,10 +44,7 @@ class Listeners:
                 await trio.sleep(_PAUSE_SECONDS)
 
     def _is_used(self, listener: socket.socket) -> bool:
-        return any(
-            sock.fileno() >= 0 and os.path.sameopenfile(sock.fileno(), listener.fileno())
-            for sock in self._given
-        )
+        return any(_is_copy(sock, listener) for sock in self._given)
 
     def before(self, proxy_id: int, host: str | None, port: int) -> list[socket.socket]:
         """The listeners of a proxy that runs anew, still listening; none for one that is new."""
@@ -67,12 +64,28 @@ class Listeners:
         return found
 
     def given(self, host: str | None, port: int) -> list[socket.socket]:
-        """Listeners that a socket unit opened for hived."""
+        """Listeners that a socket unit opened for hived. Raises HiveError (conflict) while they are used."""
         found = self._kept.given(host, port)
+        if any(self._is_used(sock) for sock in found):
+            for sock in found:
+                sock.close()
+            raise conflict(
+                f"listening on {host or '*'}:{port} failed",
+                f"hived listens on port {port} already",
+                "See hivectl proxy, and what hivectl forward runs",
+            )
         for sock in found:
             egress.prepare(sock)
             self._given.add(sock)
         return found
+
+    def is_given(self, port: int) -> bool:
+        """Whether a socket unit opened that port, on whichever address."""
+        found = self._kept.opened()
+        ports = [sock.getsockname()[1] for sock in found]
+        for sock in found:
+            sock.close()
+        return port in ports
 
     def keep(self, sockets: list[socket.socket], proxy_id: int, port: int) -> None:
         """A proxy listens: have those that are its own outlive this process."""
@@ -83,6 +96,14 @@ class Listeners:
         """The proxy listens no more."""
         for text in egress.hosts(host):
             self._kept.drop(_owner(proxy_id), text, port)
+
+
+def _is_copy(sock: socket.socket, listener: socket.socket) -> bool:
+    """Whether it is an open copy; the data plane's thread may just close it."""
+    try:
+        return os.path.sameopenfile(sock.fileno(), listener.fileno())
+    except OSError:
+        return False
 
 
 def _owner(proxy_id: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from ..errors import HiveError, Kind, conflict, not_found
+from ..errors import HiveError, Kind, conflict, failed, not_found
 from ..logs import Log
 from ..store.proxies import Proxies, ProxyRow
 from ..transport.listeners import Kept, NothingKept
@@ -159,6 +159,9 @@ class Reconciler:
             given = self._listeners.given(host, port) if holder is None else []
             return given or egress.bind(host, port)
         except HiveError as error:
+            if holder is None and error.kind is Kind.FAILED and self._listeners.is_given(port):
+                why = f"port {port} is open for hived on all addresses, not on {host}"
+                raise failed(error.what, why, "Add --bind ::") from error
             if holder is None or error.kind not in (Kind.CONFLICT, Kind.FAILED):
                 raise
             raise conflict(

@@ -32,9 +32,11 @@ class Sockets:
         self._kept: dict[str, socket.socket] = {}
         self._used: set[str] = set()
         for name, sock in handed:
+            # Else each copy would make the file that it shares with all others blocking, for a moment.
+            sock.setblocking(False)
             if name == CONTROL and sock.family == socket.AF_UNIX and self._control is None:
                 self._control = sock
-            elif name == WEB and sock.family in (socket.AF_INET, socket.AF_INET6):
+            elif name == WEB and sock.family in (socket.AF_INET, socket.AF_INET6) and _is_listener(sock):
                 self._web.append(sock)
             elif "_" in name and name not in self._kept:
                 self._kept[name] = sock
@@ -53,7 +55,7 @@ class Sockets:
 
     def control(self) -> socket.socket | None:
         """The control socket, where a socket unit made it; the caller's to close."""
-        return _ours(self._control) if self._control else None
+        return self._control.dup() if self._control else None
 
     def take(self, owner: str, host: str, port: int) -> socket.socket | None:
         """The kept listener of that name; one that is not what its name says is dropped."""
@@ -66,7 +68,7 @@ class Sockets:
             self._drop(name)
             return None
         self._used.add(name)
-        return _ours(sock)
+        return sock.dup()
 
     def keep(self, owner: str, host: str, port: int, sock: socket.socket) -> None:
         if not self._notifier.listened_to or any(_same(sock, given) for given in self._web):
@@ -92,10 +94,10 @@ class Sockets:
         self._drop(_name(owner, host, port))
 
     def given(self, host: str | None, port: int) -> list[socket.socket]:
-        return [_ours(sock) for sock in self._web if _fits(sock, host, port)]
+        return [sock.dup() for sock in self._web if _fits(sock, host, port)]
 
     def opened(self) -> list[socket.socket]:
-        return [_ours(sock) for sock in self._web]
+        return [sock.dup() for sock in self._web]
 
     def sweep(self) -> None:
         """Everything listens that should: what was kept for nobody is let go."""
@@ -135,12 +137,6 @@ def handed_over() -> Iterator[tuple[str, socket.socket]]:
         yield name, sock
 
 
-def _ours(sock: socket.socket) -> socket.socket:
-    copy = sock.dup()
-    copy.setblocking(False)
-    return copy
-
-
 def _same(one: socket.socket, other: socket.socket) -> bool:
     return os.path.sameopenfile(one.fileno(), other.fileno())
 
@@ -150,11 +146,18 @@ def _name(owner: str, host: str, port: int) -> str:
     return f"{owner}_{str(ipaddress.ip_address(host)).replace(':', '-')}_{port}"
 
 
+def _is_listener(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
 def _listens(sock: socket.socket, host: str, port: int) -> bool:
     """Whether a socket listens there; port 0 is any port."""
+    if not _is_listener(sock):
+        return False
     try:
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return False
         bound_host, bound_port = sock.getsockname()[:2]
         same = ipaddress.ip_address(bound_host) == ipaddress.ip_address(host)
     except (OSError, ValueError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,39 @@ def test_hangup(tmp_path: Path) -> None:
                 connect(ports[1])
         finally:
             alpha.close()
+
+
+def test_a_reload_that_fails_leaves_what_was(tmp_path: Path) -> None:
+    file, port = tmp_path / "hived.toml", free_port()
+
+    def write(*lines: str) -> None:
+        file.write_text("\n".join([f'listen = ["/ip4/127.0.0.1/tcp/{port}"]', *lines]))
+
+    write()
+    with (
+        closing(Node(tmp_path, "alpha", "--config", str(file))) as alpha,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        alpha.listen = ()
+        alpha.start()
+        taken = f"/ip4/127.0.0.1/tcp/{other.getsockname()[1]}"
+        file.write_text(f'listen = ["{taken}"]\nlog_format = "json"')
+        refused = alpha.ctl("reload", check=False)
+        assert (refused.code, refused.out) == (6, "")
+        # A file that nobody writes to: the node itself goes on.
+        os.mkfifo(tmp_path / "passwords")
+        write(f'network_file = ["{tmp_path}/passwords"]')
+        refused = alpha.ctl("reload", check=False)
+        assert (refused.code, refused.out) == (1, "")
+        assert "could not be read to its end" in refused.err
+        assert alpha.json("status")["addresses"] == [f"/ip4/127.0.0.1/tcp/{port}"]
+        assert not [line for line in alpha.log.lines if line.startswith("{")]
+        connect(port).close()
+        write('log_format = "json"')
+        # The reading that hangs is let go when somebody writes.
+        (tmp_path / "passwords").write_text("")
+        assert alpha.ctl("reload").err == ""
+        alpha.log.wait_for('"configuration read"', 5)
 
 
 def test_away(three: list[Node]) -> None:

@@ -63,6 +63,7 @@ def test_a_command_to_a_hived_that_cannot_start_ends_with_the_reason(machine: Ma
         assert "unheard of" in machine.journal("hived", "-o cat -p err")
     finally:
         machine.put("/etc/hive/hived.toml", "")
+    machine.run("systemctl is-active hived.socket && systemctl restart hived")
     assert "active (running)" in machine.run("hivectl status").out
 
 
@@ -77,6 +78,19 @@ def test_a_state_that_cannot_be_read_is_told_too(machine: Machine) -> None:
     assert "active (running)" in machine.run("hivectl status").out
 
 
+def test_a_flag_that_is_none_is_told_too(machine: Machine) -> None:
+    machine.run("systemctl stop hived")
+    drop_in(machine, "Service", "ExecStart=", "ExecStart=/usr/bin/hived run --no-such-flag")
+    try:
+        failed = machine.run("hivectl status", check=False)
+        assert (failed.code, failed.out) == (3, "")
+        assert re.fullmatch(r"hivectl: hived cannot start: .*--no-such-flag.*\n", failed.err)
+    finally:
+        machine.run("rm -r /etc/systemd/system/hived.service.d && systemctl daemon-reload")
+    machine.run("systemctl restart hived")
+    assert "active (running)" in machine.run("hivectl status").out
+
+
 def test_a_hived_that_cannot_say_why_is_not_started_for_ever(machine: Machine) -> None:
     """Though the command's connection waits in the socket."""
     machine.run("systemctl stop hived")
@@ -84,7 +98,8 @@ def test_a_hived_that_cannot_say_why_is_not_started_for_ever(machine: Machine) -
     try:
         failed = machine.run("hivectl status", check=False, seconds=120)
         assert (failed.code, failed.out) == (3, "")
-        assert re.fullmatch(r"hivectl: .*journalctl -u hived.*\n", failed.err)
+        # Behind the note that it waits still.
+        assert re.fullmatch(r"hivectl: .*journalctl -u hived.*", failed.err.splitlines()[-1])
         machine.await_line("hived.socket", "Trigger limit hit", 60)
     finally:
         machine.run("rm -r /etc/systemd/system/hived.service.d && systemctl daemon-reload")

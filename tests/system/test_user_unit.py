@@ -54,3 +54,14 @@ def test_beside_the_machines_own(machine: Machine, rack: Rack) -> None:
     assert machine.run(own, USER).json()["peer_id"] == users
     ports = machine.run("ss -Hlntp").out
     assert len(re.findall(r"0.0.0.0:(\d+) ", ports)) == 2
+
+
+def test_reload_is_a_signal_where_the_socket_is_elsewhere(machine: Machine) -> None:
+    file = f"/home/{USER}/.config/hive/hived.toml"
+    machine.run(f"mkdir -p ~/.config/hive && echo 'socket = \"/home/{USER}/own.sock\"' >{file}", USER)
+    machine.run("systemctl --user restart hived", USER)
+    machine.run(f"echo 'log_level = \"debug\"' >>{file} && systemctl --user reload hived", USER)
+    said = machine.run(f"hivectl --socket /home/{USER}/own.sock reload", USER)
+    assert (said.out, said.err) == ("The configuration is read.\n", "")
+    machine.run(f"echo nonsense >>{file}", USER)
+    assert machine.run("systemctl --user is-active hived", USER).out == "active\n"

@@ -74,6 +74,26 @@ def test_it_stays_over_a_reboot(machine: Machine, elsewhere: Namespace) -> None:
     connect(elsewhere, machine, 443)
 
 
+def test_a_visitor_does_not_have_a_wrong_hived_started_for_ever(
+    machine: Machine, elsewhere: Namespace
+) -> None:
+    machine.put("/etc/hive/hived.toml", 'log_level = "unheard of"\n')
+    try:
+        assert machine.run("systemctl restart hived", check=False).code == 1
+        after = machine.cursor()
+        with elsewhere.socket() as visitor:
+            visitor.settimeout(30)
+            with contextlib.suppress(ConnectionResetError):
+                visitor.connect((machine.address, 80))
+                assert visitor.recv(1) == b""
+        machine.await_line("hived", "Failed with result", 30, after)
+        machine.run("systemctl is-active hived-web.socket")
+        assert machine.journal("hived", f"-o cat --after-cursor '{after}'").count("unheard of") == 1
+    finally:
+        machine.put("/etc/hive/hived.toml", "")
+    machine.run("systemctl restart hived")
+
+
 def test_given_back_the_ports_are_free_for_another_server(machine: Machine) -> None:
     machine.run(
         "systemctl disable hived-web.socket; systemctl stop hived-web.socket; systemctl restart hived"
@@ -87,6 +107,6 @@ def test_a_port_that_another_server_has_is_said(machine: Machine) -> None:
     machine.run("systemctl enable hived-web.socket && systemctl restart hived")
     (warning,) = (line for line in shown(machine)["warnings"] if "socket" in line)
     assert warning.startswith("hived-web.socket has failed")
-    machine.run("systemctl disable --now web && systemctl restart hived-web.socket hived")
+    machine.run("systemctl disable --now web && systemctl restart hived")
     assert not [line for line in shown(machine)["warnings"] if "socket" in line]
     assert states(machine) == {80: "listening", 443: "listening"}

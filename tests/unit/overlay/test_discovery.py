@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hived.overlay.discovery import DAY, TAG_CHARS, Discovery, tag, tags
+from hived.overlay.discovery import DAY, TAG_CHARS, Discovery, tag, tags, told_tags
 
 NOON = 20_000 * DAY + DAY // 2
 NAMES = st.text(min_size=1, max_size=63)
@@ -44,3 +46,13 @@ def test_nothing_is_announced_where_nobody_could_come() -> None:
     networks.append("net")
     discovery.changed()
     assert discovery._kick.is_set()
+
+
+@pytest.mark.parametrize("count", [0, 1, 14, 15, 28, 29, 56, 57, 200])
+def test_a_node_of_many_networks_is_announced_with_as_many_as_fit(count: int) -> None:
+    """A string of an announcement has 255 bytes, and zeroconf raises where it has more."""
+    networks = [f"net{number}" for number in range(count)]
+    listening = ["/ip4/0.0.0.0/tcp/4484"]
+    info = Discovery("12D3KooWx", lambda: networks, lambda: listening)._announcement()
+    known = tags(networks, time.time())
+    assert len({known[told] for told in told_tags(info) if told}) == min(count, 56)

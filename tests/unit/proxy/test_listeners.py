@@ -126,6 +126,11 @@ async def test_a_port_of_a_socket_unit_is_used_and_left(tmp_path: Path, manager:
             proxies.bind(None, port)
         assert caught.value.kind is Kind.CONFLICT
         await proxies.remove(item.row.id)
+        # So has a forward, which is no proxy.
+        (forward,) = proxies.bind(None, port)
+        with forward, pytest.raises(HiveError) as caught:
+            proxies.bind(None, port)
+        assert caught.value.kind is Kind.CONFLICT
         assert not refused(port)
         await reset(await trio.open_tcp_stream("127.0.0.1", port))
         item = await proxies.add(replace(row("egress", port, target), bind=None))

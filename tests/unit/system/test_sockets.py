@@ -80,6 +80,24 @@ def test_each_is_found_by_its_name(tmp_path: Path) -> None:
         assert said.endswith("[] None True\n")
 
 
+def test_no_copy_makes_the_others_wait() -> None:
+    """All copies share one file: while it were blocking, whoever accepts at another copy could hang."""
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        sockets = Sockets(Notifier(), [("web", web)])
+        watched = web.fileno()
+        assert not os.get_blocking(watched)
+        for copy in (*sockets.opened(), *sockets.given("127.0.0.1", web.getsockname()[1])):
+            assert copy.gettimeout() == 0
+            copy.close()
+        # dup() sets on the copy what the original is set to.
+        assert web.gettimeout() == 0
+
+
+def test_what_is_no_listener_is_no_port() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert Sockets(Notifier(), [("web", sock)]).opened() == []
+
+
 def test_what_is_none_of_ours_is_let_go() -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, open(os.devnull) as nothing:
         file = socket.socket(fileno=os.dup(stranger.fileno()))
