@@ -60,6 +60,10 @@ def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespa
         client.settimeout(10)
         client.connect((machine.address, 80))
         assert client.recv(1) == b""
+    # A forward listens on loopback, where the unit does not.
+    refused = machine.run(f"hivectl forward {STRANGER}:80 80", check=False)
+    assert (refused.code, refused.out) == (1, "")
+    assert re.fullmatch(r"hivectl: .* on all addresses, not on 127.0.0.1. Add --bind ::.\n", refused.err)
     for port in (80, 443):
         machine.run(f"hivectl proxy add egress {port} {STRANGER}:{port}")
     assert states(machine) == {80: "listening", 443: "listening"}
