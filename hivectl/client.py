@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SYSTEM_SOCKET = "/run/hive/control.sock"
+SYSTEM_UNIT = "/lib/systemd/system/hived.service"
 CONNECT_TIMEOUT = 5.0
 # Without a word from hived; then it is looked at whether it runs.
 PATIENCE = 5.0
@@ -269,6 +270,10 @@ def connect_error(path: str, error: OSError) -> HiveError:
     what = "reaching hived failed"
     if isinstance(error, PermissionError):
         group = _group(path)
+        if path == SYSTEM_SOCKET and (own := _own_state()):
+            # Whose own hived runs is not asked for the machine's.
+            why = f"{path} is the machine's, which is not for you, and your own hived ({own}) does not run"
+            return denied(what, why, "See: systemctl --user status hived")
         hint = "Use sudo"
         if group != "root":  # nobody should join that one for this
             hint = f"{hint}, or join its group and log in anew: sudo usermod -aG {group} $USER"
@@ -283,8 +288,16 @@ def connect_error(path: str, error: OSError) -> HiveError:
         return usage(what, f"the path {path!r} cannot name a socket: {error}", "Name another with --socket")
     else:
         why = f"{path}: {error.strerror}"
-    hint = "Start it: hived run (as a service: sudo systemctl start hived), or name its socket with --socket"
+    start = "sudo systemctl start hived" if os.path.exists(SYSTEM_UNIT) else "hived run"
+    hint = f"Start it: {start}, or name its socket with --socket"
     return HiveError(Kind.NO_DAEMON, what, why, hint)
+
+
+def _own_state() -> str | None:
+    """The directory of this user's own node, where there is one."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    path = os.path.join(state, "hive")
+    return path if os.path.exists(os.path.join(path, "hive.db")) else None
 
 
 def _group(path: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -160,7 +162,8 @@ def run(**flags: Any) -> None:
 @cli.command()
 @_settings
 def check(**flags: Any) -> None:
-    """Check the configuration and print what is in force, without secrets."""
+    """Check the configuration and print what is in force, without secrets; as root also what the user can
+    read who owns the state, as that user runs it."""
     from . import config
     from .configured import validate
 
@@ -169,6 +172,25 @@ def check(**flags: Any) -> None:
     click.echo(config.describe(settings))
     for path in settings.exposed:
         logs.say(f"hived: warning: {config.exposure(path)}.")
+    owner = _other_owner(settings.data_dir)
+    if owner is not None:
+        os.initgroups(owner.pw_name, owner.pw_gid)
+        os.setgid(owner.pw_gid)
+        os.setuid(owner.pw_uid)
+        try:
+            config.load(flags, root=True)
+        except HiveError as error:
+            error.why += f", as user {owner.pw_name}"
+            raise
+
+
+def _other_owner(data_dir: Path) -> pwd.struct_passwd | None:
+    """Where root looks at another user's node: that user."""
+    try:
+        owner = pwd.getpwuid(data_dir.stat().st_uid)
+    except (OSError, KeyError):
+        return None
+    return owner if os.geteuid() == 0 and owner.pw_uid != 0 else None
 
 
 @cli.command("hash-password")

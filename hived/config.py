@@ -247,25 +247,29 @@ def host_name() -> str:
 
 
 def _secrets(key: str, settings: dict[str, Any], credentials: Mapping[str, Path]) -> tuple[Secret, ...]:
-    texts = list(settings.get(key) or ())
-    for name in settings.get(f"{key}_file") or ():
-        texts += _secret_lines(Path(name))
+    found = [parse_secret(key, text) for text in settings.get(key) or ()]
+    files = [Path(name) for name in settings.get(f"{key}_file") or ()]
     credential = credentials.get(key)
     if credential and os.path.exists(credential):
-        texts += _secret_lines(credential)
-    return tuple(parse_secret(key, text) for text in texts)
+        files.append(credential)
+    for path in files:
+        found += [parse_secret(f"{path}, line {number},", text) for number, text in _secret_lines(path)]
+    return tuple(found)
 
 
-def _secret_lines(path: Path) -> list[str]:
-    what, hint = f"reading {path} failed", "It holds NAME:PASSWORD, one a line"
+def _secret_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines with their numbers; empty ones and comments are none."""
+    what = f"reading {path} failed"
     try:
         text = path.read_text()
     except OSError as error:
         # Perhaps not for long: a disk that is not mounted yet.
+        hint = "It must be there, and for the user who runs hived to read"
         raise failed(what, error.strerror or str(error), hint) from None
     except UnicodeDecodeError:
-        raise usage(what, "it is not text", hint) from None
-    return [line for line in text.splitlines() if line.strip()]
+        raise usage(what, "it is not text", "It holds NAME:PASSWORD, one a line") from None
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
 
 
 def _is_readable_by_all(path: Path) -> bool:
@@ -285,16 +289,12 @@ def exposure(path: Path) -> str:
     return f"everybody on this machine can read {path}, which holds a password (chmod o-r {path})"
 
 
-def parse_secret(key: str, text: str) -> Secret:
-    """``NAME:PASSWORD`` to a :class:`Secret`. ``key`` (network, admin) is for the error text."""
+def parse_secret(where: str, text: str) -> Secret:
+    """``NAME:PASSWORD`` to a :class:`Secret`. ``where`` it stands (network, a file) is for the error."""
     name, colon, password = text.partition(":")
-    what = f"reading the {key} setting failed"
+    what = f"reading {where} failed"
     if not colon or not password:
-        raise usage(
-            what,
-            "a line or value has no password",
-            f"Write NAME:PASSWORD, in {key}, its files and credentials",
-        )
+        raise usage(what, "there is no password", "Write NAME:PASSWORD")
     if not check_name(name):
         raise usage(what, f"{name!r} is no valid name", "Names are 1 to 63 of a-z A-Z 0-9 . _ -")
     if not is_text(password):

@@ -13,7 +13,7 @@ from . import config, logs
 from .api.node import Node
 from .api.passwords import decode_hash
 from .config import Config
-from .errors import HiveError, failed
+from .errors import HiveError, failed, usage
 from .logs import Log
 from .overlay.identity import outside_relay, parse_identity
 from .overlay.listening import Listening, check_addresses
@@ -42,6 +42,8 @@ class Configured:
         say: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = node.config.name
+        # What is wrong with it, a line each, for whoever looks at the node.
+        self.warnings: list[str] = []
         self.settings = node.config
         self._node = node
         self._store = store
@@ -71,8 +73,21 @@ class Configured:
 
         Raises HiveError, and nothing of it is in force then but networks and admins that were added already.
         """
+        try:
+            return await self._take_over()
+        except HiveError as error:
+            self.warnings = [
+                f"the configuration was not taken over: {error.line()} hived goes on with the former one,"
+                " and a restart may fail"
+            ]
+            raise
+
+    async def _take_over(self) -> list[str]:
         settings, ignored = config.merged(self.settings, await self._layers())
         validate(settings)
+        if self.settings.config and not settings.config:
+            what = f"reading {self.settings.config} failed"
+            raise usage(what, "it is gone", "Put it back; a restart goes on without it")
         node, before = self._node, self._node.host.listening
         try:
             set_up_logs(settings)
@@ -125,6 +140,7 @@ class Configured:
     async def _create_missing(self, settings: Config) -> None:
         """Networks, admins and bootstrap peers of the configuration that the store does not have yet."""
         node = self._node
+        self.warnings = []
         for wanted in settings.networks:
             key = await trio.to_thread.run_sync(derive_key, wanted.name, wanted.password)
             if wanted.name not in node.membership.keys:
@@ -137,6 +153,10 @@ class Configured:
                     "the configured password of a network is not the stored one; the stored one holds",
                     network=wanted.name,
                 )
+                self.warnings.append(
+                    f"network {wanted.name} has another password in the configuration, which is not in force"
+                    f" (to change it: hivectl networks rekey {wanted.name})"
+                )
         for user in settings.admins:
             if await node.auth.create(user.name, user.password):
                 log.info("admin added", user=user.name)
@@ -144,6 +164,10 @@ class Configured:
                 log.warning(
                     "the configured password of an admin is not the stored one; the stored one holds",
                     user=user.name,
+                )
+                self.warnings.append(
+                    f"admin {user.name} has another password in the configuration, which is not in force"
+                    f" (to change it: hivectl admin set {user.name})"
                 )
         for text in settings.bootstrap:
             peer = parse_identity(text)

@@ -302,6 +302,7 @@ class Daemon:
             paths=self.paths,
             name=lambda: self.configured.name,
             publish=self._publish,
+            misconfigured=lambda: self.configured.warnings,
             rekeys=self.rekeys,
             changes=changes,
             probation=self.probation,

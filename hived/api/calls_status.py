@@ -66,6 +66,7 @@ async def status(node: Node, caller: Caller) -> Status:
         warnings.append(
             "this node is in no network yet: hivectl networks create NAME, or hivectl networks join NAME"
         )
+    warnings += node.misconfigured()
     warnings += _troubles(node)
     unit = await node.unit()
     warnings += [

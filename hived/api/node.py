@@ -65,6 +65,8 @@ class Node:
     paths: Paths
     name: Callable[[], str]
     publish: Callable[[], Awaitable[None]]
+    # What is wrong with the configuration.
+    misconfigured: Callable[[], list[str]]
     rekeys: Rekeys
     # Held while networks, or what belongs to one, change in the store and in memory.
     changes: trio.Lock

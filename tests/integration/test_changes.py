@@ -31,6 +31,10 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
         yield nodes
 
 
+def warnings(node: Node) -> list[str]:
+    return [str(line) for line in node.json("status")["warnings"]]
+
+
 def at(addresses: list[str]) -> Callable[[dict[str, Any]], bool]:
     return lambda row: bool(row["addresses"] == addresses and connected(row))
 
@@ -133,6 +137,7 @@ def test_a_reload_that_fails_leaves_what_was(tmp_path: Path) -> None:
         file.write_text(f'listen = ["{taken}"]\nlog_format = "json"')
         refused = alpha.ctl("reload", check=False)
         assert (refused.code, refused.out) == (6, "")
+        assert [line for line in warnings(alpha) if "a restart may fail" in line]
         # A file that nobody writes to: the node itself goes on.
         os.mkfifo(tmp_path / "passwords")
         write(f'network_file = ["{tmp_path}/passwords"]')
@@ -147,6 +152,22 @@ def test_a_reload_that_fails_leaves_what_was(tmp_path: Path) -> None:
         (tmp_path / "passwords").write_text("")
         assert alpha.ctl("reload").err == ""
         alpha.log.wait_for('"configuration read"', 5)
+        assert not [line for line in warnings(alpha) if "configuration" in line]
+        file.unlink()
+        refused = alpha.ctl("reload", check=False)
+        assert (refused.code, refused.out) == (2, "")
+        assert "it is gone" in refused.err
+
+
+def test_a_password_that_is_not_in_force_is_said(tmp_path: Path) -> None:
+    """Who has changed it in a file believes that it is changed."""
+    with cluster(tmp_path, "alpha") as (alpha,):
+        alpha.stop()
+        for password, said in (("one", 0), ("two", 2), ("one", 0)):
+            alpha.start("--admin", f"ann:{password}", "--network", f"net:{password}")
+            shown = [line for line in warnings(alpha) if "has another password" in line]
+            assert len(shown) == said
+            alpha.stop()
 
 
 def test_away(three: list[Node]) -> None:

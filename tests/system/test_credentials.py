@@ -46,6 +46,20 @@ def test_a_node_set_up_by_files_alone(rack: Rack, layers: Sequence[Path]) -> Non
     machine.put("/etc/credstore/hived.state-key", key, 0o600)
     machine.run("systemctl restart hived")
     assert peer_id(machine) == identity
+    # root can read all of them: hived check says what user hive cannot.
+    machine.put("/etc/hive/passwords", f"# mine\n{NETWORK}:{PASSWORD}\n", 0o600)
+    machine.put("/etc/hive/hived.toml", 'network_file = "/etc/hive/passwords"\n')
+    machine.run("mv /etc/credstore/hived.network /root")
+    checked = machine.run("hived check", check=False)
+    assert checked.code == 1
+    assert checked.err.startswith(
+        "hived: reading /etc/hive/passwords failed: Permission denied, as user hive. "
+    )
+    machine.run("chown hive /etc/hive/passwords && hived check")
+    machine.put("/etc/credstore/hived.network", NETWORK, 0o600)
+    checked = machine.run("hived check", check=False)
+    assert checked.code == 2
+    assert checked.err.startswith("hived: reading /etc/credstore/hived.network, line 1, failed: ")
     machine.poweroff()
 
 

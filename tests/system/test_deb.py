@@ -102,7 +102,7 @@ def test_it_is_for_this_python_and_starts_nothing(deb: Path, control: Path) -> N
     assert "try-restart" in scripts
     # A line that begins with "hive:" is what the user is told to type.
     assert not re.search(
-        r"^(?!hive:).*(systemctl|-invoke) (.* )?(start|restart|enable) ", scripts, re.MULTILINE
+        r"^(?!hive:| *echo ).*(systemctl|-invoke) (.* )?(start|restart|enable) ", scripts, re.MULTILINE
     )
 
 

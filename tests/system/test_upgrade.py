@@ -87,7 +87,7 @@ def test_remove_keeps_the_state_and_purge_does_not(machine: Machine, deb: Path) 
     assert machine.run("test -e /run/hive/control.sock || command -v hivectl", check=False).code != 0
     machine.run("test -s /var/lib/hive/hive.db && test -e /etc/hive/hived.toml")
     assert machine.run("systemctl is-system-running").out == "running\n"
-    machine.install(deb)
+    assert "enabled, but not running" in machine.install(deb).out
     machine.run("systemctl enable --now hived")
     assert state(machine) == before
     secret = "/etc/credstore/hived.network"

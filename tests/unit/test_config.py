@@ -124,7 +124,7 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_secrets_of_all_sources(tmp_path: Path, file: Path) -> None:
-    (tmp_path / "networks").write_text("two:b\n\nthree:c:d\n")
+    (tmp_path / "networks").write_text("# mine\ntwo:b\n\nthree:c:d\n")
     (tmp_path / "network").write_text("four:e\n")
     file.write_text(f'network = "one:a"\nnetwork_file = "{tmp_path / "networks"}"')
     found = load({"config": str(file)}, CREDENTIALS_DIRECTORY=str(tmp_path))
@@ -147,7 +147,7 @@ def test_the_services_credentials_can_be_checked_without_it(tmp_path: Path) -> N
     assert networks(root=True) == ["one"]
     assert networks(root=False) == networks(root=True, data_dir=str(tmp_path / "own")) == []
     (tmp_path / "hived.network").write_text("one\n")
-    with pytest.raises(HiveError, match="a line or value has no password"):
+    with pytest.raises(HiveError, match="hived.network, line 1, failed: there is no password"):
         networks(root=True)
 
 

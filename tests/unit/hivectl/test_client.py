@@ -193,6 +193,21 @@ def test_the_group_of_what_is_not_there_is_hives() -> None:
     assert "usermod -aG hive $USER" in told.line()
 
 
+def test_whose_own_hived_is_down_is_not_sent_to_the_machines(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    refused = PermissionError(errno.EACCES, "denied")
+    assert "usermod" in connect_error(SYSTEM_SOCKET, refused).line()
+    (home / "hive").mkdir()
+    (home / "hive" / "hive.db").touch()
+    told = connect_error(SYSTEM_SOCKET, refused)
+    assert told.kind is Kind.DENIED
+    assert told.line().endswith(
+        f"your own hived ({home}/hive) does not run. See: systemctl --user status hived."
+    )
+
+
 def test_which_socket(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIVE_SOCKET", "/from/env")
     assert socket_path("/named") == "/named"
