@@ -156,7 +156,7 @@ def test_a_reload_that_fails_leaves_what_was(tmp_path: Path) -> None:
         file.unlink()
         refused = alpha.ctl("reload", check=False)
         assert (refused.code, refused.out) == (2, "")
-        assert "it is gone" in refused.err
+        assert "there is no such file" in refused.err
 
 
 def test_a_password_that_is_not_in_force_is_said(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def test_reload_takes_a_setting_over_and_keeps_the_process(machine: Machine) -> 
     assert machine.show("hived", "ActiveState", "SubState", "MainPID") == ["active", "running", before]
     machine.put("/etc/hive/hived.toml", "")
     machine.run("systemctl reload hived")
+    machine.run("mv /etc/hive/hived.toml /root")
+    gone = machine.run("hivectl reload", check=False)
+    assert (gone.code, gone.out) == (2, "")
+    assert "it is gone" in gone.err
+    machine.run("mv /root/hived.toml /etc/hive && hivectl reload")
 
 
 def test_restart_and_stop(machine: Machine) -> None:

@@ -147,7 +147,7 @@ def test_the_services_credentials_can_be_checked_without_it(tmp_path: Path) -> N
     assert networks(root=True) == ["one"]
     assert networks(root=False) == networks(root=True, data_dir=str(tmp_path / "own")) == []
     (tmp_path / "hived.network").write_text("one\n")
-    with pytest.raises(HiveError, match="hived.network, line 1, failed: there is no password"):
+    with pytest.raises(HiveError, match=r"hived\.network, line 1, failed: there is no password"):
         networks(root=True)
 
 
