@@ -44,14 +44,25 @@ def socket_path(named: str | None) -> str:
     """
     if named or (named := os.environ.get("HIVE_SOCKET")):
         return named
-    candidates = [SYSTEM_SOCKET]
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        candidates.append(os.path.join(runtime, "hive", "control.sock"))
-    # Where hived has it for a user without a log-in session.
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    candidates.append(os.path.join(state, "hive", "control.sock"))
-    found = [path for path in candidates if _exists(path)]
-    return next((path for path in found if os.access(path, os.W_OK)), (*found, SYSTEM_SOCKET)[0])
+    found = [path for path in (SYSTEM_SOCKET, *_own_sockets()) if _exists(path)]
+    usable = [path for path in found if os.access(path, os.W_OK)]
+    if len(usable) > 1 and usable[0] == SYSTEM_SOCKET and sys.stderr.isatty():
+        print(f"hivectl: this is the machine's node; your own is: --socket {usable[1]}", file=sys.stderr)
+    return (*usable, *found, SYSTEM_SOCKET)[0]
+
+
+def _own_sockets() -> list[str]:
+    """Where this user's own hived may have it."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    # The other is for a user without a log-in session.
+    return [
+        os.path.join(path, "hive", "control.sock")
+        for path in (*([runtime] if runtime else ()), _state_home())
+    ]
+
+
+def _state_home() -> str:
+    return os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
 
 
 def _exists(path: str) -> bool:
@@ -295,8 +306,7 @@ def connect_error(path: str, error: OSError) -> HiveError:
 
 def _own_state() -> str | None:
     """The directory of this user's own node, where there is one."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    path = os.path.join(state, "hive")
+    path = os.path.join(_state_home(), "hive")
     return path if os.path.exists(os.path.join(path, "hive.db")) else None
 
 

@@ -208,7 +208,7 @@ def test_whose_own_hived_is_down_is_not_sent_to_the_machines(
     )
 
 
-def test_which_socket(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_socket(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HIVE_SOCKET", "/from/env")
     assert socket_path("/named") == "/named"
     assert socket_path(None) == "/from/env"
@@ -224,3 +224,8 @@ def test_which_socket(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert socket_path(None) == str(own)
     (home / "system.sock").touch()
     assert socket_path(None) == str(home / "system.sock")
+    # A person is told that there is another; a script's output has nothing of it.
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert socket_path(None) == str(home / "system.sock")
+    assert capfd.readouterr().err.endswith(f"your own is: --socket {own}\n")
