@@ -172,25 +172,27 @@ def check(**flags: Any) -> None:
     click.echo(config.describe(settings))
     for path in settings.exposed:
         logs.say(f"hived: warning: {config.exposure(path)}.")
-    owner = _other_owner(settings.data_dir)
-    if owner is not None:
-        os.initgroups(owner.pw_name, owner.pw_gid)
-        os.setgid(owner.pw_gid)
-        os.setuid(owner.pw_uid)
+    owner = _become_owner(settings.data_dir)
+    if owner:
         try:
             config.load(flags, root=True)
         except HiveError as error:
-            error.why += f", as user {owner.pw_name}"
+            error.why += f", as user {owner}"
             raise
 
 
-def _other_owner(data_dir: Path) -> pwd.struct_passwd | None:
-    """Where root looks at another user's node: that user."""
+def _become_owner(data_dir: Path) -> str:
+    """Where root looks at another user's node: be that user from now on. Its name, else empty."""
     try:
         owner = pwd.getpwuid(data_dir.stat().st_uid)
+        if os.geteuid() != 0 or owner.pw_uid == 0:
+            return ""
+        os.initgroups(owner.pw_name, owner.pw_gid)
+        os.setgid(owner.pw_gid)
+        os.setuid(owner.pw_uid)
     except (OSError, KeyError):
-        return None
-    return owner if os.geteuid() == 0 and owner.pw_uid != 0 else None
+        return ""  # a container's root, for example, may not
+    return owner.pw_name
 
 
 @cli.command("hash-password")

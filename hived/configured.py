@@ -154,8 +154,8 @@ class Configured:
                     network=wanted.name,
                 )
                 self.warnings.append(
-                    f"network {wanted.name} has another password in the configuration, which is not in force"
-                    f" (to change it: hivectl networks rekey {wanted.name})"
+                    f"network {wanted.name} has another password in the configuration, which is not in force:"
+                    f" correct it there, or change the network's: hivectl networks rekey {wanted.name}"
                 )
         for user in settings.admins:
             if await node.auth.create(user.name, user.password):
@@ -166,8 +166,8 @@ class Configured:
                     user=user.name,
                 )
                 self.warnings.append(
-                    f"admin {user.name} has another password in the configuration, which is not in force"
-                    f" (to change it: hivectl admin set {user.name})"
+                    f"admin {user.name} has another password in the configuration, which is not in force:"
+                    f" correct it there, or change the admin's: hivectl admin set {user.name}"
                 )
         for text in settings.bootstrap:
             peer = parse_identity(text)
