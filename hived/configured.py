@@ -149,26 +149,12 @@ class Configured:
                 node.membership.set_network(kept.name, kept.key)
                 log.info("network added", network=wanted.name)
             elif node.membership.keys[wanted.name][-1] != key:
-                log.warning(
-                    "the configured password of a network is not the stored one; the stored one holds",
-                    network=wanted.name,
-                )
-                self.warnings.append(
-                    f"network {wanted.name} has another password in the configuration, which is not in force:"
-                    f" correct it there, or change the network's: hivectl networks rekey {wanted.name}"
-                )
+                self._not_in_force("network", wanted.name, "hivectl networks rekey")
         for user in settings.admins:
             if await node.auth.create(user.name, user.password):
                 log.info("admin added", user=user.name)
             elif await node.auth.differs(user.name, user.password):
-                log.warning(
-                    "the configured password of an admin is not the stored one; the stored one holds",
-                    user=user.name,
-                )
-                self.warnings.append(
-                    f"admin {user.name} has another password in the configuration, which is not in force:"
-                    f" correct it there, or change the admin's: hivectl admin set {user.name}"
-                )
+                self._not_in_force("admin", user.name, "hivectl admin set")
         for text in settings.bootstrap:
             peer = parse_identity(text)
             if peer.peer_id == node.identity.peer_id:
@@ -179,6 +165,13 @@ class Configured:
                 if (peer.peer_id, network) not in node.book.registrations:
                     await node.networks.register(peer.peer_id, network)
                     node.book.register(peer.peer_id, network)
+
+    def _not_in_force(self, what: str, name: str, command: str) -> None:
+        log.warning("a configured password is not the stored one; the stored one holds", of=what, name=name)
+        self.warnings.append(
+            f"{what} {name} has another password in the configuration, which is not in force:"
+            f" correct it there, or change the {what}'s: {command} {name}"
+        )
 
     def _apply_paths(self, settings: Config) -> None:
         paths = self._node.paths
