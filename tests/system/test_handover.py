@@ -124,7 +124,9 @@ def test_a_stop_refuses(machine: Machine, elsewhere: Namespace) -> None:
     for port in (NODE_PORT, EGRESS_PORT):
         with elsewhere.socket() as client:
             client.settimeout(PATIENCE_SECONDS)
-            client.connect((machine.address, port))
+            # Accepted it is; where the proxy leads there is nobody.
+            with contextlib.suppress(ConnectionResetError):
+                client.connect((machine.address, port))
 
 
 def test_a_removed_proxy_is_not_kept(machine: Machine, elsewhere: Namespace) -> None:

@@ -101,12 +101,16 @@ async def test_aclose_sends_what_many_streams_have_queued(kind: str) -> None:
             got = await receive_all(stream)
             whole += got == data
 
-        for stream in [await a.open() for _ in range(count)]:
-            await stream.send_all(data)
-            await stream.aclose()
-        nursery.start_soon(a.aclose)
+        streams = [await a.open() for _ in range(count)]
+        for stream in streams:
+            await stream.send_all(data[:1])
+        # What has not been accepted when the end comes is dropped: here all is.
         for _ in range(count):
             nursery.start_soon(read, await b.accept())
+        for stream in streams:
+            await stream.send_all(data[1:])
+            await stream.aclose()
+        nursery.start_soon(a.aclose)
     assert whole == count
 
 
