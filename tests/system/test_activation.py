@@ -26,6 +26,13 @@ def running(machine: Machine) -> str:
     return machine.run("systemctl is-active hived", check=False).out.strip()
 
 
+def cannot_start(machine: Machine, why: str) -> None:
+    """Whoever asks has hived started, and hears why it does not."""
+    failed = machine.run("hivectl status", check=False)
+    assert (failed.code, failed.out) == (3, "")
+    assert re.fullmatch(rf"hivectl: hived cannot start: {why}\n", failed.err)
+
+
 def test_the_first_command_starts_hived(machine: Machine) -> None:
     assert running(machine) == "inactive"
     assert "hived.service: active (running)" in machine.run("hivectl status").out
@@ -57,9 +64,7 @@ def test_a_command_to_a_hived_that_cannot_start_ends_with_the_reason(machine: Ma
     try:
         # As often as somebody asks: the socket has not failed meanwhile.
         for _ in range(12):
-            failed = machine.run("hivectl status", check=False)
-            assert (failed.code, failed.out) == (3, "")
-            assert re.fullmatch(r"hivectl: hived cannot start: .*unheard of.*\n", failed.err)
+            cannot_start(machine, r".*unheard of.*")
         assert "unheard of" in machine.journal("hived", "-o cat -p err")
     finally:
         machine.put("/etc/hive/hived.toml", "")
@@ -70,9 +75,7 @@ def test_a_command_to_a_hived_that_cannot_start_ends_with_the_reason(machine: Ma
 def test_a_state_that_cannot_be_read_is_told_too(machine: Machine) -> None:
     machine.run("systemctl stop hived; mv /var/lib/hive/hive.db /root && mkdir /var/lib/hive/hive.db")
     try:
-        failed = machine.run("hivectl status", check=False)
-        assert (failed.code, failed.out) == (3, "")
-        assert re.fullmatch(r"hivectl: hived cannot start: .*hive\.db.*\n", failed.err)
+        cannot_start(machine, r".*hive\.db.*")
     finally:
         machine.run("systemctl stop hived; rmdir /var/lib/hive/hive.db && mv /root/hive.db /var/lib/hive")
     assert "active (running)" in machine.run("hivectl status").out
@@ -82,9 +85,7 @@ def test_a_flag_that_is_none_is_told_too(machine: Machine) -> None:
     machine.run("systemctl stop hived")
     drop_in(machine, "Service", "ExecStart=", "ExecStart=/usr/bin/hived run --no-such-flag")
     try:
-        failed = machine.run("hivectl status", check=False)
-        assert (failed.code, failed.out) == (3, "")
-        assert re.fullmatch(r"hivectl: hived cannot start: .*--no-such-flag.*\n", failed.err)
+        cannot_start(machine, r".*--no-such-flag.*")
     finally:
         machine.run("rm -r /etc/systemd/system/hived.service.d && systemctl daemon-reload")
     machine.run("systemctl restart hived")
