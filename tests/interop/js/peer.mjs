@@ -20,6 +20,8 @@ const node = await createLibp2p({
   privateKey,
   addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
   transports: [tcp()],
+  // It resets the sixth connection of a host within a second, which is as fast as tests come.
+  connectionManager: { inboundConnectionThreshold: Infinity },
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify(), ping: ping() }
