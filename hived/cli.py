@@ -166,19 +166,30 @@ def check(**flags: Any) -> None:
     read who owns the state, as that user runs it."""
     from . import config
     from .configured import validate
+    from .store import seal
+    from .store.database import FILE_NAME
 
     settings = config.load(flags, credstore=config.CREDSTORE)
     validate(settings)
     click.echo(config.describe(settings))
     for path in settings.exposed:
         logs.say(f"hived: warning: {config.exposure(path)}.")
+    is_machines = settings.data_dir == config.SYSTEM_DATA
+    key = seal.source(settings.data_dir, config.CREDSTORE / "hived.state-key" if is_machines else None)
+    if key.parent == config.CREDSTORE:
+        # systemd reads it, as root.
+        seal.read(key)
     owner = _become_owner(settings.data_dir)
-    if owner:
-        try:
+    try:
+        if owner:
             config.load(flags, root=True)
-        except HiveError as error:
-            error.why += f", as user {owner}"
-            raise
+        # A drop-in of the machine's unit may hand it another key instead.
+        needed = not is_machines and (settings.data_dir / FILE_NAME).exists()
+        if key.parent == settings.data_dir and (needed or seal.is_there(key)):
+            seal.read(key)
+    except HiveError as error:
+        error.why += f", as user {owner}" if owner else ""
+        raise
 
 
 def _become_owner(data_dir: Path) -> str:

@@ -116,7 +116,11 @@ class Auth:
         now = self._clock()
         wait = self._guesses.wait(caller.binding, now)
         if wait > 0:
-            raise denied(what, "too many wrong passwords", f"Try again in {max(1, round(wait))} s")
+            raise denied(
+                what,
+                "after a wrong password the next try has to wait",
+                f"Try again in {max(1, round(wait))} s",
+            )
         if not caller.is_local and caller.binding in self._trying:
             raise denied(what, "another log-in from there is being checked", "Try again in a moment")
         self._guesses.begin(caller.binding, now)

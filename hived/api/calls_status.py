@@ -118,6 +118,12 @@ def _troubles(node: Node) -> list[str]:
             f" password types: hivectl networks rekey {network} --join"
             for network, why in link.join_errors.items()
         ]
+    if idle := node.proxies.idle_ports():
+        ports = several([str(port) for port in idle], 10)
+        found.append(
+            f"a socket unit has opened {'ports' if len(idle) > 1 else 'port'} {ports} for hived, and no proxy"
+            f" listens there, so whoever comes is turned away: hivectl proxy add egress {idle[0]} NODE:PORT"
+        )
     return found + _proxy_troubles(node)
 
 

@@ -50,6 +50,16 @@ def bind(end: Endpoint, kept: Kept) -> trio.SocketListener:
             raise conflict(
                 what, "the port is taken", "Choose another with --listen, or stop what uses it"
             ) from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise failed(
+                what, "hived may not use ports below 1024 here", "Choose one above 1023 with --listen"
+            ) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise failed(
+                what,
+                "that is no address of this machine",
+                "Listen on all with --listen /ip4/0.0.0.0/tcp/PORT",
+            ) from None
         raise failed(what, error.strerror or str(error), "Check --listen") from None
     sock.setblocking(False)
     kept.keep(OWNER, end.host, end.port, sock)

@@ -87,6 +87,14 @@ class Listeners:
             sock.close()
         return port in ports
 
+    def idle(self) -> list[int]:
+        """The ports that a socket unit opened, while no proxy listens on any of them."""
+        with contextlib.ExitStack() as copies:
+            found = [copies.enter_context(sock) for sock in self._kept.opened()]
+            if any(self._is_used(sock) for sock in found):
+                return []
+            return sorted({sock.getsockname()[1] for sock in found})
+
     def keep(self, sockets: list[socket.socket], proxy_id: int, port: int) -> None:
         """A proxy listens: have those that are its own outlive this process."""
         for sock in sockets:

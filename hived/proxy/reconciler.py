@@ -168,6 +168,10 @@ class Reconciler:
                 error.what, f"proxy {holder} listens on port {port}", f"See hivectl proxy show {holder}"
             ) from error
 
+    def idle_ports(self) -> list[int]:
+        """The ports that a socket unit opened for hived in vain."""
+        return self._listeners.idle()
+
     def peer_is_back(self, peer_id: str) -> None:
         """A peer is connected again: what failed for want of it is no news any more."""
         for item in self.running.values():

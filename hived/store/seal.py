@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -58,31 +59,55 @@ def load(data_dir: Path, environ: Mapping[str, str], database_exists: bool) -> S
     A database without its key is an error: a new key could not read it.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(credentials) / "state-key" if credentials else None
-    path = credential if credential and credential.exists() else data_dir / "state.key"
-    try:
-        if not path.exists():
-            if database_exists:
-                raise failed(
-                    f"reading {path} failed",
-                    "the key that encrypts the database is missing",
-                    "Put it back, or set the database aside and start anew",
-                )
+    path = source(data_dir, Path(credentials) / "state-key" if credentials else None)
+    if not database_exists and not is_there(path):
+        try:
             return StateKey(_create(path), path)
-        if path.parent == data_dir and path.stat().st_uid == os.geteuid():
-            path.chmod(0o600)
+        except OSError as error:
+            raise failed(
+                f"making {path} failed",
+                error.strerror or str(error),
+                "Check the disk, and the directory's owner",
+            ) from None
+    if path.parent == data_dir:
+        with suppress(OSError):  # reading it says what is wrong
+            if path.stat().st_uid == os.geteuid():
+                path.chmod(0o600)
+    return read(path)
+
+
+def source(data_dir: Path, credential: Path | None) -> Path:
+    """Where the state key is: in the credential, where there is one, else in the state."""
+    return credential if credential and is_there(credential) else data_dir / "state.key"
+
+
+def read(path: Path) -> StateKey:
+    """The state key in that file. Raises HiveError."""
+    what = f"reading {path} failed"
+    try:
         key = path.read_bytes()
-    except OSError as error:
+    except FileNotFoundError:
         raise failed(
-            f"reading {path} failed", error.strerror or str(error), "Check its owner and mode"
+            what,
+            "the key that encrypts the database is missing",
+            "Put it back, or set the database aside and start anew",
         ) from None
+    except OSError as error:
+        raise failed(what, error.strerror or str(error), "Check its owner and mode") from None
     if len(key) != KEY_BYTES:
-        raise failed(
-            f"reading {path} failed",
-            f"it holds {len(key)} bytes instead of {KEY_BYTES}",
-            "Put the right file back",
-        )
+        raise failed(what, f"it holds {len(key)} bytes instead of {KEY_BYTES}", "Put the right file back")
     return StateKey(key, path)
+
+
+def is_there(path: Path) -> bool:
+    """False only where there is no such file: one that may not be looked at is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _create(path: Path) -> bytes:

@@ -5,6 +5,7 @@ The kernel drops it with the process, also after kill -9.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -45,9 +46,13 @@ def take(data_dir: Path) -> int:
     except FileExistsError:
         raise failed(what, "it is not a directory", "Name another: --data-dir DIR") from None
     except OSError as error:
-        raise failed(
-            what, error.strerror or str(error), "Check its owner and mode, or name another: --data-dir"
-        ) from None
+        hint = "Check its owner and mode, or name another: --data-dir"
+        if error.errno == errno.EROFS:
+            hint = (
+                "Is the disk read-only? hived.service may write in /var/lib/hive alone, but where"
+                " ReadWritePaths= names another directory: systemctl edit hived"
+            )
+        raise failed(what, error.strerror or str(error), hint) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -43,6 +43,8 @@ def test_a_node_set_up_by_files_alone(rack: Rack, layers: Sequence[Path]) -> Non
     machine.put("/etc/credstore/hived.state-key", os.urandom(32), 0o600)
     assert machine.run("systemctl start hived", check=False).code != 0
     assert "state key" in machine.journal("hived", "-o cat -p err")
+    machine.put("/etc/credstore/hived.state-key", key[1:], 0o600)
+    assert "31 bytes instead of 32" in machine.run("hived check", check=False).err
     machine.put("/etc/credstore/hived.state-key", key, 0o600)
     machine.run("systemctl restart hived")
     assert peer_id(machine) == identity

@@ -60,6 +60,9 @@ def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespa
         client.settimeout(10)
         client.connect((machine.address, 80))
         assert client.recv(1) == b""
+    (warning,) = shown(machine)["warnings"]
+    assert "ports 80, 443" in warning
+    assert "no proxy listens" in warning
     # A forward listens on loopback, where the unit does not.
     refused = machine.run(f"hivectl forward {STRANGER}:80 80", check=False)
     assert (refused.code, refused.out) == (1, "")
@@ -67,6 +70,7 @@ def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespa
     for port in (80, 443):
         machine.run(f"hivectl proxy add egress {port} {STRANGER}:{port}")
     assert states(machine) == {80: "listening", 443: "listening"}
+    assert not any("no proxy listens" in line for line in shown(machine)["warnings"])
     for port in (80, 443):
         connect(elsewhere, machine, port)
     assert machine.show("hived", "User", "CapabilityBoundingSet") == ["hive", ""]

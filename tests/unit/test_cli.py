@@ -103,6 +103,21 @@ def test_check_says_what_is_in_force(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["hived.toml"]
 
 
+def test_check_looks_at_the_state_key(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    words = ("check", "--data-dir", str(state))
+    assert hived(tmp_path, *words).returncode == 0
+    (state / "hive.db").touch()
+    missing = hived(tmp_path, *words)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "is missing" in missing.stderr
+    (state / "state.key").write_bytes(bytes(31))
+    assert "31 bytes instead of 32" in hived(tmp_path, *words).stderr
+    (state / "state.key").write_bytes(bytes(32))
+    assert hived(tmp_path, *words).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

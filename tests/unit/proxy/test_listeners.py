@@ -118,9 +118,11 @@ async def test_a_port_of_a_socket_unit_is_used_and_left(tmp_path: Path, manager:
     async with link() as one, served(echo) as target, reconciled(tmp_path, one, sockets) as (proxies, _):
         # Whoever comes before there is a proxy is nobody's client.
         await reset(early)
+        assert proxies.idle_ports() == [port]
         item = await proxies.add(replace(row("egress", port, target), bind=None))
         await proxies.add(row("ingress", target, port))
         assert item.state == "listening"
+        assert proxies.idle_ports() == []
         assert await answers(port)
         with pytest.raises(HiveError) as caught:
             proxies.bind(None, port)
