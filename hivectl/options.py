@@ -15,6 +15,8 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from click.shell_completion import CompletionItem
+
     from hivectl.session import Session
 
 
@@ -45,10 +47,13 @@ def _keep_flag(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 def _keep_value(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
-    if ctx.resilient_parsing:
-        return
     name = param.opts[0].lstrip("-")
     settings = ctx.ensure_object(Settings)
+    if ctx.resilient_parsing:
+        # A shell completes the line: what is wrong in it is said when it is run.
+        if values and values[-1]:
+            setattr(settings, name, values[-1])
+        return
     for value in values:
         # An empty value is a script's unset variable; it must not quietly mean this node.
         if not value:
@@ -58,6 +63,13 @@ def _keep_value(ctx: click.Context, param: click.Parameter, values: tuple[str, .
         setattr(settings, name, value)
 
 
+def _offer_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from hivectl import offers
+
+    settings = Settings(socket=ctx.ensure_object(Settings).socket)
+    return offers.found(offers.nodes, settings, incomplete)
+
+
 GLOBAL_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--node", "global_node"],
@@ -65,6 +77,7 @@ GLOBAL_OPTIONS: tuple[click.Option, ...] = (
         multiple=True,
         expose_value=False,
         callback=_keep_value,
+        shell_complete=_offer_nodes,
         help="Run it on that node: a peer ID, a part of it, an alias or a name.",
     ),
     click.Option(

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from hivectl.options import Settings
 from hived.schema import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 
@@ -79,11 +82,15 @@ def parse_duration(text: str) -> float:
 
 
 class Parsed(click.ParamType[T]):
-    """A click type made of a function that raises ValueError with the reason."""
+    """A click type made of a function that raises ValueError with the reason.
 
-    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+    ``offer`` is the function of hivectl.offers that knows what a shell may complete it to.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], T], offer: str = "") -> None:
         self.name = name
         self._parse = parse
+        self._offer = offer
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
         """Parse a value of the command line."""
@@ -92,10 +99,23 @@ class Parsed(click.ParamType[T]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What the node of this command line knows, and begins like it."""
+        if not self._offer:
+            return []
+        from hivectl import offers
+
+        return offers.found(getattr(offers, self._offer), ctx.find_object(Settings), incomplete)
+
 
 PORT = Parsed("port", parse_port)
 TARGET = Parsed("node:port", parse_target)
-NODE = Parsed("node", parse_node)
+NODE = Parsed("node", parse_node, "nodes")
 NAME = Parsed("name", parse_name)
-ID = Parsed("id", parse_id)
+NETWORK = Parsed("name", parse_name, "networks")
+USER = Parsed("name", parse_name, "users")
+PROXY = Parsed("id", parse_id, "proxies")
+SESSION = Parsed("id", parse_id, "sessions")
 DURATION = Parsed("TIME", parse_duration)

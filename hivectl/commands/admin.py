@@ -7,7 +7,7 @@ import click
 from hivectl import output, passwords, prompts, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import NAME
+from hivectl.parameters import USER
 from hivectl.session import Reply, Session, path
 from hived.errors import HiveError, Kind, usage
 from hived.schema import AdminRow, Done, SetAdmin
@@ -33,7 +33,7 @@ def table(rows: list[AdminRow]) -> Table:
 
 
 @admin.command("set")
-@click.argument("user", type=NAME)
+@click.argument("user", type=USER)
 @passwords.stdin_option
 @click.pass_obj
 def set_password(settings: Settings, user: str, password_stdin: bool) -> None:
@@ -70,7 +70,7 @@ def _set(session: Session, user: str, password: str) -> Reply[Done]:
 
 
 @admin.command()
-@click.argument("user", type=NAME)
+@click.argument("user", type=USER)
 @click.pass_obj
 def rm(settings: Settings, user: str) -> None:
     """Remove an admin USER and end their sessions."""

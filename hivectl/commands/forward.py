@@ -7,7 +7,7 @@ import click
 from hivectl import output
 from hivectl.commands.proxy import NETWORK_HELP
 from hivectl.options import Command, Settings
-from hivectl.parameters import NAME, PORT, TARGET, Target
+from hivectl.parameters import NETWORK, PORT, TARGET, Target
 from hived.schema import ForwardEvent, ForwardRequest
 
 
@@ -15,7 +15,7 @@ from hived.schema import ForwardEvent, ForwardRequest
 @click.argument("target", metavar="NODE:PORT", type=TARGET)
 @click.argument("port", metavar="[LOCALPORT]", type=PORT, required=False)
 @click.option("--bind", metavar="ADDR", help="Listen on this address. Default: the loopback ones.")
-@click.option("--network", metavar="N", type=NAME, help=NETWORK_HELP)
+@click.option("--network", metavar="N", type=NETWORK, help=NETWORK_HELP)
 @click.pass_obj
 def forward(
     settings: Settings, target: Target, port: int | None, bind: str | None, network: str | None

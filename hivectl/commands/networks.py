@@ -9,7 +9,7 @@ import click
 from hivectl import output, passwords, prompts, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import DURATION, NAME
+from hivectl.parameters import DURATION, NAME, NETWORK
 from hivectl.session import path
 from hivectl.usage import wrong
 from hived.errors import several, usage
@@ -103,7 +103,7 @@ def _ask(what: str, prompt: str, command: str) -> str:
 
 
 @networks.command()
-@click.argument("name", type=NAME)
+@click.argument("name", type=NETWORK)
 @click.option("--join", "take", is_flag=True, help="Take the password that another member has made.")
 @click.option("--grace", type=DURATION, help="How long the former password counts too (7d; 90d at most).")
 @click.option("--now", is_flag=True, help="It counts no more at once; alone, end a grace time.")
@@ -185,7 +185,7 @@ def _rekeyed(take: bool, network: NetworkRekeyed) -> None:
 
 
 @networks.command()
-@click.argument("name", type=NAME)
+@click.argument("name", type=NETWORK)
 @click.pass_obj
 def leave(settings: Settings, name: str) -> None:
     """Leave a network; its proxies on this node end."""

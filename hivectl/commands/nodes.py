@@ -7,14 +7,14 @@ import click
 from hivectl import output, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import NAME, NODE
+from hivectl.parameters import NAME, NETWORK, NODE
 from hivectl.session import path
 from hivectl.usage import wrong
 from hived.schema import Node, NodeDetail, SetAlias
 
 
 @click.command("ls", cls=Command)
-@click.option("--network", metavar="N", type=NAME, help="Only those in this network.")
+@click.option("--network", metavar="N", type=NETWORK, help="Only those in this network.")
 @click.option("--watch", is_flag=True, help="Go on, and print them again after each change.")
 @click.pass_obj
 def ls(settings: Settings, network: str | None, watch: bool) -> None:

@@ -7,7 +7,7 @@ import click
 from hivectl import output, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import ID, NAME, PORT, TARGET, Target
+from hivectl.parameters import NETWORK, PORT, PROXY, TARGET, Target
 from hivectl.session import Session, path
 from hived.errors import failed
 from hived.schema import AddProxy, Proxy
@@ -83,7 +83,7 @@ def _at(host: str, port: int) -> str:
 @click.argument("port", type=PORT)
 @click.argument("target", metavar="NODE:PORT", type=TARGET)
 @click.option("--bind", metavar="ADDR", help="Listen on this address only. Default: all addresses.")
-@click.option("--network", metavar="N", type=NAME, help=NETWORK_HELP)
+@click.option("--network", metavar="N", type=NETWORK, help=NETWORK_HELP)
 @click.pass_obj
 def egress(settings: Settings, port: int, target: Target, bind: str | None, network: str | None) -> None:
     """Listen on PORT here. Connections go to NODE:PORT, where an ingress proxy takes them."""
@@ -97,7 +97,7 @@ def egress(settings: Settings, port: int, target: Target, bind: str | None, netw
 @click.argument("origin", metavar="NODE:PORT", type=TARGET)
 @click.argument("port", type=PORT)
 @click.option("--to", metavar="HOST", help="Pass them to PORT of this host. Default: this machine.")
-@click.option("--network", metavar="N", type=NAME, help=NETWORK_HELP)
+@click.option("--network", metavar="N", type=NETWORK, help=NETWORK_HELP)
 @click.pass_obj
 def ingress(settings: Settings, origin: Target, port: int, to: str | None, network: str | None) -> None:
     """Serve PORT of this machine. Only connections from the egress proxy at NODE:PORT come in."""
@@ -136,7 +136,7 @@ def _check(row: Proxy) -> None:
 
 
 @proxy.command()
-@click.argument("proxy_id", metavar="ID", type=ID)
+@click.argument("proxy_id", metavar="ID", type=PROXY)
 @click.pass_obj
 def show(settings: Settings, proxy_id: int) -> None:
     """Show one proxy."""
@@ -164,7 +164,7 @@ def _detail(row: Proxy) -> None:
 
 
 @proxy.command()
-@click.argument("proxy_id", metavar="ID", type=ID)
+@click.argument("proxy_id", metavar="ID", type=PROXY)
 @click.pass_obj
 def rm(settings: Settings, proxy_id: int) -> None:
     """Remove a proxy and end its connections."""
@@ -172,7 +172,7 @@ def rm(settings: Settings, proxy_id: int) -> None:
 
 
 @proxy.command()
-@click.argument("proxy_id", metavar="ID", type=ID)
+@click.argument("proxy_id", metavar="ID", type=PROXY)
 @click.pass_obj
 def enable(settings: Settings, proxy_id: int) -> None:
     """Let a disabled proxy run again."""
@@ -180,7 +180,7 @@ def enable(settings: Settings, proxy_id: int) -> None:
 
 
 @proxy.command()
-@click.argument("proxy_id", metavar="ID", type=ID)
+@click.argument("proxy_id", metavar="ID", type=PROXY)
 @click.pass_obj
 def disable(settings: Settings, proxy_id: int) -> None:
     """Stop a proxy and keep it."""

@@ -6,7 +6,7 @@ import click
 
 from hivectl import output, report
 from hivectl.options import Command, Settings
-from hivectl.parameters import NAME
+from hivectl.parameters import NETWORK
 from hivectl.usage import wrong
 from hived.errors import unreachable
 from hived.schema import Registered, RegisterRequest
@@ -16,7 +16,9 @@ MAX_LENGTH = 16384  # schema.RegisterRequest's
 
 @click.command(cls=Command)
 @click.argument("identity", metavar="ID")
-@click.option("--network", metavar="N", type=NAME, help="The network to meet it in. Default: the only one.")
+@click.option(
+    "--network", metavar="N", type=NETWORK, help="The network to meet it in. Default: the only one."
+)
 @click.pass_obj
 def register(settings: Settings, identity: str, network: str | None) -> None:
     """Make another node known to this one. ID is what ``hivectl id --base64`` prints there."""

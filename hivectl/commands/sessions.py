@@ -7,7 +7,7 @@ import click
 from hivectl import output, report
 from hivectl.options import Command, Noun, Settings
 from hivectl.output import Table
-from hivectl.parameters import ID
+from hivectl.parameters import SESSION
 from hivectl.session import path
 from hived.schema import SessionRow
 
@@ -42,7 +42,7 @@ def table(rows: list[SessionRow]) -> Table:
 
 
 @sessions.command()
-@click.argument("session_id", metavar="ID", type=ID)
+@click.argument("session_id", metavar="ID", type=SESSION)
 @click.pass_obj
 def rm(settings: Settings, session_id: int) -> None:
     """End a session, wherever it is."""

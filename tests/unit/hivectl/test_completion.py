@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from tests.unit.hivectl import rows
 from tests.unit.hivectl.conftest import Hivectl
+from tests.unit.hivectl.server import LOCAL, REMOTE, Answer, Server, problem
+from tests.unit.hivectl.terminal import Terminal
 
 BASH = """
 source <(hivectl completion bash)
@@ -51,6 +54,77 @@ def test_bash(on_path: dict[str, str], words: str, last: str, expected: set[str]
     assert "-F _hivectl_completion hivectl" in registered
     assert set(found.split()) == expected
     assert done.stderr == ""
+
+
+NODES = [
+    rows.node(name=name, peer_id=peer_id, path=path)
+    for name, peer_id, path in (
+        ("near", LOCAL, "self"),
+        ("far", REMOTE, "relayed"),
+        ("fast", "12D3KooWFast", "direct"),
+        ("", "12D3KooWNameless", "none"),
+        ("f$(touch x)", "12D3KooWHostile", "direct"),
+    )
+]
+
+
+def offered(hivectl: Hivectl, *words: str) -> dict[str, str]:
+    """What zsh is offered for the last word, and what is said of it; nothing is on the terminal."""
+    hivectl.env.update(
+        {
+            "_HIVECTL_COMPLETE": "zsh_complete",
+            "COMP_WORDS": " ".join(["hivectl", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+    )
+    terminal = Terminal(hivectl, pipe_stdout=True)
+    code, out = terminal.end()
+    assert (code, terminal.screen) == (0, "")
+    lines = out.splitlines()
+    return dict(zip(lines[1::3], lines[2::3], strict=True))
+
+
+def test_names_of_nodes(hivectl: Hivectl, hived: Server) -> None:
+    hived.document("GET /v1/nodes", NODES)
+    known = {"far": "lab, relayed", "fast": "lab, direct", "12D3KooWNameless": "lab, not connected"}
+    assert offered(hivectl, "ping", "") == known
+    assert offered(hivectl, "nodes", "show", "fas") == {"fast": "lab, direct"}
+    assert offered(hivectl, "status", "--node", "f") == {"far": "lab, relayed", "fast": "lab, direct"}
+
+
+def test_networks_and_proxies_of_another_node(hivectl: Hivectl, hived: Server) -> None:
+    network = {"name": "lab", "members": 2, "connected": 1, "created": "2026-01-02T03:04:05Z"}
+    hived.document("GET /v1/networks", [network], peer=REMOTE)
+    ingress = rows.proxy(id=4, direction="ingress", port=80, peer_port=90)
+    hived.document("GET /v1/proxies", [rows.proxy(), ingress], peer=REMOTE)
+    far = ("--node", "far")
+    assert offered(hivectl, *far, "networks", "leave", "") == {"lab": "2 other nodes"}
+    proxies = {"3": "port 8084 to far:1984", "4": "far:90 to port 80"}
+    assert offered(hivectl, *far, "proxy", "rm", "") == proxies
+    # A network that is to be made has no name yet.
+    assert offered(hivectl, "networks", "create", "") == {}
+
+
+def test_sessions_and_users(hivectl: Hivectl, hived: Server) -> None:
+    session = {"id": 7, "user": "ann", "bound_to": "uid:1000", "current": True}
+    times = {"created": "2026-01-02T03:04:05Z", "expires": "2026-01-02T15:04:05Z"}
+    hived.document("GET /v1/sessions", [session | times])
+    hived.document("GET /v1/admins", [{"user": "ann", "created": "2026-01-02T03:04:05Z"}])
+    assert offered(hivectl, "sessions", "rm", "") == {"7": "ann, uid:1000"}
+    assert offered(hivectl, "admin", "set", "a") == {"ann": "admin"}
+
+
+@pytest.mark.parametrize(
+    "answer", [problem("login-required", 401, "reading failed"), Answer(lines=[], hold=True)]
+)
+def test_no_offer_without_an_answer(hivectl: Hivectl, hived: Server, answer: Answer) -> None:
+    """Nobody is asked to log in, and a node that is silent is not waited for."""
+    hived.answer("GET /v1/nodes", answer)
+    assert offered(hivectl, "ping", "") == {}
+
+
+def test_no_offer_without_a_node(hivectl: Hivectl) -> None:
+    assert offered(hivectl, "ping", "") == {}
 
 
 def test_zsh(hivectl: Hivectl) -> None:
