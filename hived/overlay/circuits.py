@@ -120,7 +120,7 @@ class Circuits:
                     source = peer_id_of(asked.peer.id)
                 except ProtocolError:
                     status = MALFORMED_MESSAGE
-            if status == OK and not self._host.admission.admit(f"relay:{relay}", trio.current_time()):
+            if status == OK and not self._host.inbound.admission.admit(f"relay:{relay}", trio.current_time()):
                 status = RESOURCE_LIMIT_EXCEEDED
             await send(stream, StopMessage(type=StopMessage.STATUS, status=status))
             if status != OK:

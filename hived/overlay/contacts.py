@@ -51,7 +51,7 @@ class Contacts:
     async def load(self) -> None:
         """Members may come back from where they were, in a crowd. Raises HiveError."""
         for source in (await self._settings.get(_SOURCES) or "").split():
-            self._host.admission.vouch(source, trio.current_time())
+            self._host.inbound.admission.vouch(source, trio.current_time())
 
     async def run(self) -> None:
         """Save now and then, and names soon, until cancelled; ``save`` comes last."""
@@ -77,7 +77,7 @@ class Contacts:
 
     def _disconnected(self, connection: Connection) -> None:
         if connection.memberships and not connection.initiator and connection.relay is None:
-            self._host.admission.vouch(source_of(connection.address), trio.current_time())
+            self._host.inbound.admission.vouch(source_of(connection.address), trio.current_time())
 
     async def _keep_claims(self) -> None:
         while True:
@@ -103,7 +103,7 @@ class Contacts:
         # An identity costs a member nothing: only of those who are known besides.
         contacts = {p: when for p, when in contacts.items() if self._listed(p)}
         try:
-            sources = self._host.admission.vouched()[-MAX_KEPT_SOURCES:]
+            sources = self._host.inbound.admission.vouched()[-MAX_KEPT_SOURCES:]
             await self._settings.set(_SOURCES, " ".join(sources))
             await self._store.contacted(contacts)
         except HiveError as error:

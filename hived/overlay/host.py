@@ -1,4 +1,4 @@
-"""The host: listeners, dialing one address, connections, and who serves which protocol.
+"""The host: dialing one address, connections, and who serves which protocol; who comes in is inbound's.
 
 py-libp2p's own swarm and host are not used (they leak inbound slots, dial by
 themselves, and let one failing handler end the node); its handshakes, IDs and messages are.
@@ -6,9 +6,8 @@ themselves, and let one failing handler end the node); its handshakes, IDs and m
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import trio
@@ -26,22 +25,20 @@ from ..transport.pipes import SocketPipe
 from ..transport.plane import Plane
 from ..transport.secure import Upgrader
 from ..transport.stream import Stream
-from .addresses import of_socket, parse, source_of
-from .admission import Admission
+from .addresses import of_socket, parse
 from .connection import NEGOTIATE_SECONDS, STREAM_ERRORS, Connection, DialError
 from .identity import Identity
+from .inbound import Inbound
 from .quota import Allowance
-from .sockets import OWNER, Origin, abort, bind, connect, take, why
+from .sockets import connect, take, why
 
 log = Log("hived.overlay.host")
 
 CONNECT_SECONDS = 5.0
-MAX_HANDSHAKES = 64
 MAX_STRANGERS = 256
 MAX_STRANGER_STREAMS = 16
 SAME_TIME_SECONDS = 5.0
 MAX_OF_ONE_PEER = 8
-QUIET_SECONDS = 10.0
 # Before a membership: few streams, and windows that do not grow.
 # All of them together hold less than what makes members' windows shrink (transport/budget.py).
 STRANGER = MuxLimits(
@@ -77,27 +74,21 @@ class Host:
         self.on_connected: list[Callable[[Connection], None]] = []
         self.on_disconnected: list[Callable[[Connection], None]] = []
         self._blocked = blocked
-        self._kept = kept or NothingKept()
         self._upgrader = Upgrader(identity.key_pair)
-        self.admission = Admission()
+        self.inbound = Inbound(kept or NothingKept(), self._welcome)
         self._lines = Allowance(burst=5, rate=0.02)
-        self._handshakes: dict[trio.CancelScope, str] = {}
-        self._listeners: dict[str, tuple[trio.SocketListener, trio.CancelScope]] = {}
         self._nursery: trio.Nursery | None = None
-        self._expected: dict[str, str] = {}
-        self._refused = 0
-        self._quiet_until = 0.0
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then every connection is closed, and its peer told that this was meant."""
         async with trio.open_nursery() as outer:
-            nursery = self._nursery = await outer.start(_apart)
+            nursery = self._nursery = self.inbound.nursery = await outer.start(_apart)
             try:
                 task_status.started()
                 await trio.sleep_forever()
             finally:
                 self.stop_listening()
-                self._nursery = None
+                self._nursery = self.inbound.nursery = None
                 with trio.move_on_after(1) as scope:
                     scope.shield = True
                     async with trio.open_nursery() as closing:
@@ -110,128 +101,29 @@ class Host:
     @property
     def listening(self) -> list[str]:
         """The multiaddrs of the listeners, with their real ports; wildcards stay wildcards."""
-        return [of_socket(listener.socket.getsockname()[:2]) for listener, _ in self._listeners.values()]
+        return self.inbound.listening
 
     def listen(self, addresses: Iterable[str]) -> None:
         """Make the listeners exactly these. Raises HiveError (conflict, failed) and changes nothing then."""
-        wanted = list(dict.fromkeys(addresses))
-        if not self._listeners:
-            # What an earlier configuration had listen would be in the way of this one.
-            ends = [parse(text) for text in wanted]
-            self._kept.retain(OWNER, [(end.host, end.port) for end in ends if end.kind.startswith("ip")])
-        made: list[tuple[str, trio.SocketListener]] = []
-        try:
-            for text in wanted:
-                if text not in self._listeners:
-                    made.append((text, bind(parse(text), self._kept)))
-        except BaseException:
-            for text, listener in made:
-                listener.socket.close()
-                self._drop_kept(text)
-            raise
-        for text in set(self._listeners) - set(wanted):
-            self._close_listener(text)
-            self._drop_kept(text)
-        assert self._nursery is not None, "listen() before run()"
-        for text, listener in made:
-            scope = trio.CancelScope()
-            self._listeners[text] = (listener, scope)
-            self._nursery.start_soon(self._accept, listener, scope)
+        self.inbound.listen(addresses)
 
     def stop_listening(self) -> None:
         """Close the listeners; connections stay, and what is kept waits for the next host."""
-        for text in list(self._listeners):
-            self._close_listener(text)
+        self.inbound.stop()
 
-    def _close_listener(self, text: str) -> None:
-        listener, scope = self._listeners.pop(text)
-        scope.cancel()
-        listener.socket.close()
-
-    def _drop_kept(self, text: str) -> None:
-        end = parse(text)
-        self._kept.drop(OWNER, end.host, end.port)
-
-    async def _accept(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
-        nursery = self._nursery
-        if nursery is None:
-            # It was stopped before it began.
-            return
-        with scope:
-            while True:
-                try:
-                    stream = await listener.accept()
-                except trio.ClosedResourceError:
-                    return
-                except OSError as error:
-                    # Out of file descriptors and the like: wait for some to come back.
-                    log.error("accepting connections failed", why=error.strerror or error)
-                    await trio.sleep(0.2)
-                    continue
-                try:
-                    remote = of_socket(stream.socket.getpeername()[:2])
-                except OSError:
-                    remote = ""
-                if not remote or not self.admission.admit(source_of(remote), trio.current_time()):
-                    self._turned_away()
-                    abort(stream)
-                elif remote in self._expected:
-                    # Once: the address may be that of somebody else, who then gets in the next time.
-                    nursery.start_soon(self._met, stream, remote, self._expected.pop(remote))
-                else:
-                    nursery.start_soon(self._inbound, stream, remote)
-
-    def _turned_away(self) -> None:
-        """One line in ten seconds, with the count: a flood of connections is none of the log."""
-        self._refused += 1
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            log.warning("more connections than are worth a handshake", turned_away=self._refused)
-            self._refused, self._quiet_until = 0, now + QUIET_SECONDS
-
-    async def _inbound(self, stream: trio.SocketStream, remote: str) -> None:
-        with trio.CancelScope() as scope:
-            self._handshakes[scope] = source_of(remote)
-            if len(self._handshakes) > MAX_HANDSHAKES:
-                # Of whoever has most, what has been silent longest has had its chance.
-                self._turned_away()
-                busiest, _ = Counter(self._handshakes.values()).most_common(1)[0]
-                oldest = next(scope for scope, source in self._handshakes.items() if source == busiest)
-                del self._handshakes[oldest]
-                oldest.cancel()
-            try:
-                connection = await self._upgrade(stream, None, remote, initiator=False)
-            except DialError as error:
-                log.debug("handshake failed", remote=remote, why=error)
-            except Exception:
-                # A stranger's bytes got past all that reads them: one connection's end, not everybody's.
-                log.exception("a defect in a handshake; please report it", remote=remote)
-            else:
-                self._limit_strangers()
-                log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
-            finally:
-                self._handshakes.pop(scope, None)
-
-    @contextlib.contextmanager
-    def expecting(self, addresses: Iterable[str], peer_id: str) -> Iterator[None]:
+    def expecting(self, addresses: Iterable[str], peer_id: str) -> AbstractContextManager[None]:
         """Within the block, who comes from one of these addresses is that peer, and our server."""
         taken = {c.address for c in self.all_connections() if c.relay is None and c.peer_id != peer_id}
-        mine = {address: peer_id for address in addresses if address not in taken}
-        self._expected |= mine
-        try:
-            yield
-        finally:
-            for address in mine:
-                self._expected.pop(address, None)
+        return self.inbound.expecting([address for address in addresses if address not in taken], peer_id)
 
-    async def _met(self, stream: trio.SocketStream, remote: str, peer_id: str) -> None:
-        try:
-            connection = await self._upgrade(stream, peer_id, remote, initiator=True)
+    async def _welcome(self, stream: trio.SocketStream, remote: str, expected: str | None) -> None:
+        """Who has come in is a stranger, or the one that we have agreed with to meet."""
+        connection = await self._upgrade(stream, expected, remote, initiator=expected is not None)
+        if expected is not None:
             connection.punched = True
-        except DialError as error:
-            log.debug("handshake failed", remote=remote, why=error)
-        except Exception:
-            log.exception("a defect in a handshake; please report it", remote=remote)
+            return
+        self._limit_strangers()
+        log.debug("connected", peer=connection.peer_id, remote=remote, by="peer")
 
     def _limit_strangers(self) -> None:
         strangers = [c for c in self.all_connections() if not c.memberships and not c.initiator]
@@ -266,7 +158,7 @@ class Host:
             raise DialError(f"it is no address: {error}") from None
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                origins = self._origins() if from_listener else []
+                origins = self.inbound.origins() if from_listener else []
                 stream, from_listener = await connect(end, origins, insist=punch)
         except trio.TooSlowError:
             raise DialError("no answer") from None
@@ -277,9 +169,6 @@ class Host:
         connection.punched = punch
         log.debug("connected", peer=peer_id, remote=address, by="us")
         return connection
-
-    def _origins(self) -> list[Origin]:
-        return [listener.socket.getsockname()[:2] for listener, _ in self._listeners.values()]
 
     async def adopt(
         self, stream: MuxedStream, expected: str | None, relay: str, *, initiator: bool

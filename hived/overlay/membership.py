@@ -341,7 +341,7 @@ class Membership:
             connection.usable.add(network)
             connection.served = True
             if not connection.initiator and connection.relay is None:
-                self._host.admission.vouch(source_of(connection.address), trio.current_time())
+                self._host.inbound.admission.vouch(source_of(connection.address), trio.current_time())
             peer = who(connection.peer_id, self.name(connection.peer_id))
             log.info("joined", network=network, **peer, remote=connection.address)
             for callback in self.on_joined:

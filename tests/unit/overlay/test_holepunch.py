@@ -215,10 +215,10 @@ async def test_an_address_is_awaited_once(logged: Logged) -> None:
     async with scene() as s:
         address = "/ip4/127.0.0.1/tcp/7"
         with s.far.host.expecting([address], s.near.peer_id):
-            assert s.far.host._expected == {address: s.near.peer_id}
-        assert not s.far.host._expected
+            assert s.far.host.inbound.expected == {address: s.near.peer_id}
+        assert not s.far.host.inbound.expected
         # That of an open connection of somebody else is not awaited at all.
         middle = s.far.host.find(s.middle.peer_id)
         assert middle is not None
         with s.far.host.expecting([middle.address], s.near.peer_id):
-            assert not s.far.host._expected
+            assert not s.far.host.inbound.expected
