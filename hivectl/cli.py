@@ -99,6 +99,9 @@ def run(argv: Sequence[str]) -> int:
     """
     if os.environ.get(COMPLETE_VARIABLE):
         # The completion script calls hivectl with this variable set; click answers and exits.
+        from hivectl import shells
+
+        shells.register()
         root.main([], prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
     # Not root.main(): it would take Ctrl-C and broken pipes into its own hands.
     try:

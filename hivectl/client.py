@@ -36,6 +36,10 @@ ANSWER_TIMEOUT = 90.0
 
 JSON_TYPE = "application/json"
 
+# The longest is a backup; whoever sends more is no hived.
+_MAX_ANSWER = 1 << 28
+_READ_BYTES = 1 << 16
+
 
 def socket_path(named: str | None) -> str:
     """The socket to use: the one named, HIVE_SOCKET, the system's, else this user's own.
@@ -100,6 +104,10 @@ class _UnixConnection(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = sock
+
+
+class _TooLongError(http.client.HTTPException):
+    """An answer that no hived gives."""
 
 
 class Connection:
@@ -216,8 +224,16 @@ class Connection:
             timer.cancel()
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
+        parts, left = [], _MAX_ANSWER
         try:
-            return response.read()
+            while part := response.read(_READ_BYTES):
+                parts.append(part)
+                left -= len(part)
+                if left < 0:
+                    raise _TooLongError
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            return b"".join(parts)
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from error
 

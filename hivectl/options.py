@@ -51,7 +51,7 @@ def _keep_value(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     settings = ctx.ensure_object(Settings)
     if ctx.resilient_parsing:
         # A shell completes the line: what is wrong in it is said when it is run.
-        if values and values[-1]:
+        if values:
             setattr(settings, name, values[-1])
         return
     for value in values:

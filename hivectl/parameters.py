@@ -107,7 +107,7 @@ class Parsed(click.ParamType[T]):
             return []
         from hivectl import offers
 
-        return offers.found(getattr(offers, self._offer), ctx.find_object(Settings), incomplete)
+        return offers.found(getattr(offers, self._offer), ctx.ensure_object(Settings), incomplete)
 
 
 PORT = Parsed("port", parse_port)

@@ -32,12 +32,16 @@ class Reply(Generic[T]):
 
 
 class Session:
-    """The API of the local node, or through it of another one."""
+    """The API of the local node, or through it of another one.
 
-    def __init__(self, socket: str, node: str | None = None) -> None:
+    ``looks``: for a look that changes nothing; nobody is asked to log in, and dead tokens stay.
+    """
+
+    def __init__(self, socket: str, node: str | None = None, *, looks: bool = False) -> None:
         self._socket = socket
         self._node = node
-        self._local = Session(socket) if node else None
+        self._local = Session(socket, looks=looks) if node else None
+        self._looks = looks
         self._peer: str | None = None
         self._spare: Connection | None = None
         self._asked = False
@@ -168,7 +172,7 @@ class Session:
                 if error.kind is not Kind.LOGIN_REQUIRED:
                     raise
                 refused = error
-            if candidate:
+            if candidate and not self._looks:
                 # It is expired or revoked. Root needs none, so that going without may well pass.
                 tokens.forget(self.peer_id(), self._via())
         assert refused is not None
@@ -177,7 +181,7 @@ class Session:
 
     def _login_on_terminal(self, refused: HiveError) -> str:
         command = f"hivectl login --node {self.peer_id()}" if self._local else "hivectl login"
-        if self._asked or not prompts.interactive():
+        if self._asked or self._looks or not prompts.interactive():
             raise HiveError(
                 Kind.LOGIN_REQUIRED, refused.what, refused.why or "you are not logged in", f"Type: {command}"
             )

@@ -174,18 +174,16 @@ def check(**flags: Any) -> None:
     click.echo(config.describe(settings))
     for path in settings.exposed:
         logs.say(f"hived: warning: {config.exposure(path)}.")
-    is_machines = settings.data_dir == config.SYSTEM_DATA
-    key = seal.source(settings.data_dir, config.CREDSTORE / "hived.state-key" if is_machines else None)
-    if key.parent == config.CREDSTORE:
-        # systemd reads it, as root.
-        seal.read(key)
+    key = seal.source(settings.data_dir, settings.state_key)
+    if key == settings.state_key:
+        seal.read(key)  # as root, who hands it in
     owner = _become_owner(settings.data_dir)
     try:
         if owner:
             config.load(flags, root=True)
-        # A drop-in of the machine's unit may hand it another key instead.
-        needed = not is_machines and (settings.data_dir / FILE_NAME).exists()
-        if key.parent == settings.data_dir and (needed or seal.is_there(key)):
+        # Where one can be handed in, a drop-in of the unit may do it from elsewhere.
+        is_needed = settings.state_key is None and seal.is_there(settings.data_dir / FILE_NAME)
+        if key != settings.state_key and (is_needed or seal.is_there(key)):
             seal.read(key)
     except HiveError as error:
         error.why += f", as user {owner}" if owner else ""

@@ -33,6 +33,7 @@ CREDSTORE = Path("/etc/credstore")
 
 _LISTS = ("listen", "announce", "bootstrap", "use_relay", "network", "network_file", "admin", "admin_file")
 _CREDENTIALS = ("network", "admin")
+_STATE_KEY = "state-key"
 _STRINGS = (
     "data_dir",
     "socket",
@@ -82,6 +83,8 @@ class Config:
     pid_file: Path | None = None
     # Files with passwords that everybody on the machine can read.
     exposed: tuple[Path, ...] = ()
+    # The credential that may hold the state key; None where none can be handed in.
+    state_key: Path | None = None
 
 
 def load(
@@ -113,14 +116,15 @@ def load(
     )
     credentials: dict[str, Path] = {}
     if handed := environ.get("CREDENTIALS_DIRECTORY"):
-        credentials = {key: Path(handed) / key for key in _CREDENTIALS}
+        credentials = {key: Path(handed) / key for key in (*_CREDENTIALS, _STATE_KEY)}
     elif credstore and is_root and not own_dir:
-        credentials = {key: credstore / f"hived.{key}" for key in _CREDENTIALS}
+        credentials = {key: credstore / f"hived.{key}" for key in (*_CREDENTIALS, _STATE_KEY)}
     secret += [Path(name).absolute() for key in _CREDENTIALS for name in settings.get(f"{key}_file") or ()]
     if "CREDENTIALS_DIRECTORY" not in environ:
         secret += credentials.values()
     config = _build(settings, base, file if file and file.exists() else None, credentials)
-    return replace(config, exposed=tuple(path for path in secret if _is_readable_by_all(path)))
+    exposed = tuple(path for path in secret if _is_readable_by_all(path))
+    return replace(config, exposed=exposed, state_key=credentials.get(_STATE_KEY))
 
 
 def _default_dirs(environ: Mapping[str, str], is_root: bool) -> dict[str, Path]:
@@ -286,7 +290,7 @@ def _is_readable_by_all(path: Path) -> bool:
 
 def exposure(path: Path) -> str:
     """What to say of one of ``exposed``."""
-    return f"everybody on this machine can read {path}, which holds a password (chmod o-r {path})"
+    return f"everybody on this machine can read {path}, which holds a secret (chmod o-r {path})"
 
 
 def parse_secret(where: str, text: str) -> Secret:
@@ -351,7 +355,7 @@ def describe(config: Config) -> str:
         value = getattr(config, item.name)
         if item.name in ("networks", "admins"):
             value = [secret.name for secret in value]
-        elif item.name in ("listen_named", "name_given", "exposed"):
+        elif item.name in ("listen_named", "name_given", "exposed", "state_key"):
             continue
         lines.append(
             f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"

@@ -101,7 +101,7 @@ class Daemon:
             if restore.take_up(self.config.data_dir):
                 log.warning("the state out of a backup is in force now")
             path = self.config.data_dir / FILE_NAME
-            state_key = seal.load(self.config.data_dir, os.environ, path.exists())
+            state_key = seal.load(self.config.data_dir, self.config.state_key, path.exists())
             database = await Database.open(path)
             try:
                 await self._run(database, state_key)

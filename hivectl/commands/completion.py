@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import BashComplete, ZshComplete
 
 from hivectl.cli import COMPLETE_VARIABLE, PROGRAM, root
 from hivectl.options import Settings
+from hivectl.shells import SHELLS
 from hivectl.usage import wrong
-
-SHELLS = {"bash": BashComplete, "zsh": ZshComplete}
 
 
 @click.command()

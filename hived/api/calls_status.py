@@ -120,9 +120,11 @@ def _troubles(node: Node) -> list[str]:
         ]
     if idle := node.proxies.idle_ports():
         ports = several([str(port) for port in idle], 10)
+        off = [r.row.id for r in node.proxies.running.values() if r.row.port in idle and not r.row.enabled]
+        cure = f"enable {off[0]}" if off else f"add egress {idle[0]} NODE:PORT"
         found.append(
             f"a socket unit has opened {'ports' if len(idle) > 1 else 'port'} {ports} for hived, and no proxy"
-            f" listens there, so whoever comes is turned away: hivectl proxy add egress {idle[0]} NODE:PORT"
+            f" listens there, so whoever comes is turned away: hivectl proxy {cure}"
         )
     return found + _proxy_troubles(node)
 

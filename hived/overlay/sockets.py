@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
@@ -16,6 +17,7 @@ from ..transport.listeners import Kept
 from .addresses import Endpoint
 
 _BACKLOG = 512
+_PRIVILEGED_PORTS = 1024
 
 
 Origin = tuple[str, int]
@@ -50,15 +52,16 @@ def bind(end: Endpoint, kept: Kept) -> trio.SocketListener:
             raise conflict(
                 what, "the port is taken", "Choose another with --listen, or stop what uses it"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EPERM) and 0 < end.port < _PRIVILEGED_PORTS:
             raise failed(
                 what, "hived may not use ports below 1024 here", "Choose one above 1023 with --listen"
             ) from None
         if error.errno == errno.EADDRNOTAVAIL:
+            everywhere = replace(end, host="::" if end.kind == "ip6" else "0.0.0.0")
             raise failed(
                 what,
-                "that is no address of this machine",
-                "Listen on all with --listen /ip4/0.0.0.0/tcp/PORT",
+                "this machine does not have that address, or not yet",
+                f"Name one that it has; on all of them: --listen {everywhere}",
             ) from None
         raise failed(what, error.strerror or str(error), "Check --listen") from None
     sock.setblocking(False)

@@ -31,6 +31,7 @@ CLOSE_SECONDS = 5.0
 # Between two lines that say that a proxy is full, or that accepting fails.
 QUIET_SECONDS = 60.0
 _BACKLOG = 512
+_PRIVILEGED_PORTS = 1024
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
             ) from None
         if error.errno == errno.EADDRNOTAVAIL:
             raise usage(what, f"{host} is no address of this machine", "Name one with --bind") from None
-        if error.errno in (errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EPERM) and port < _PRIVILEGED_PORTS:
             raise failed(
                 what,
                 "hived may not use ports below 1024 here",

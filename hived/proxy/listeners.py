@@ -25,12 +25,18 @@ class Listeners:
         self._kept = kept
         # Who has them closes them; until then they are in use.
         self._given: WeakSet[socket.socket] = WeakSet()
+        # All that was opened for hived, while whoever comes in vain is turned away.
+        self._opened: list[socket.socket] = []
 
     async def turn_away(self) -> None:
         """Nobody waits in vain at a port opened for hived while no proxy listens there; until cancelled."""
-        async with trio.open_nursery() as nursery:
-            for sock in self._kept.opened():
-                nursery.start_soon(self._turn_away, sock)
+        self._opened = self._kept.opened()
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in self._opened:
+                    nursery.start_soon(self._turn_away, sock)
+        finally:
+            self._opened = []
 
     async def _turn_away(self, listener: socket.socket) -> None:
         with listener:
@@ -89,11 +95,10 @@ class Listeners:
 
     def idle(self) -> list[int]:
         """The ports that a socket unit opened, while no proxy listens on any of them."""
-        with contextlib.ExitStack() as copies:
-            found = [copies.enter_context(sock) for sock in self._kept.opened()]
-            if any(self._is_used(sock) for sock in found):
-                return []
-            return sorted({sock.getsockname()[1] for sock in found})
+        opened = [sock for sock in self._opened if sock.fileno() >= 0]
+        if any(self._is_used(sock) for sock in opened):
+            return []
+        return sorted({sock.getsockname()[1] for sock in opened})
 
     def keep(self, sockets: list[socket.socket], proxy_id: int, port: int) -> None:
         """A proxy listens: have those that are its own outlive this process."""

@@ -7,7 +7,7 @@ is authenticated with it, so that values cannot be moved from row to row.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,13 +53,12 @@ class StateKey:
             ) from None
 
 
-def load(data_dir: Path, environ: Mapping[str, str], database_exists: bool) -> StateKey:
-    """The state key: systemd credential ``state-key``, else ``state.key`` (0600), made when new.
+def load(data_dir: Path, credential: Path | None, database_exists: bool) -> StateKey:
+    """The state key: ``credential``, where there is that file, else ``state.key`` (0600), made when new.
 
     A database without its key is an error: a new key could not read it.
     """
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    path = source(data_dir, Path(credentials) / "state-key" if credentials else None)
+    path = source(data_dir, credential)
     if not database_exists and not is_there(path):
         try:
             return StateKey(_create(path), path)
@@ -85,7 +84,15 @@ def read(path: Path) -> StateKey:
     """The state key in that file. Raises HiveError."""
     what = f"reading {path} failed"
     try:
-        key = path.read_bytes()
+        # It may be a pipe, or longer than any memory, where root looks at what another user has.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
+                raise failed(what, "it is no regular file", "Put the right file back")
+            key = os.read(fd, KEY_BYTES + 1)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise failed(
             what,
@@ -95,7 +102,9 @@ def read(path: Path) -> StateKey:
     except OSError as error:
         raise failed(what, error.strerror or str(error), "Check its owner and mode") from None
     if len(key) != KEY_BYTES:
-        raise failed(what, f"it holds {len(key)} bytes instead of {KEY_BYTES}", "Put the right file back")
+        raise failed(
+            what, f"it holds {about.st_size} bytes instead of {KEY_BYTES}", "Put the right file back"
+        )
     return StateKey(key, path)
 
 

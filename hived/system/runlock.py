@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import HiveError, Kind, conflict, failed
+from .dbusunit import under_systemd
 
 FILE_NAME = "hived.lock"
 
@@ -48,9 +49,12 @@ def take(data_dir: Path) -> int:
     except OSError as error:
         hint = "Check its owner and mode, or name another: --data-dir"
         if error.errno == errno.EROFS:
-            hint = (
-                "Is the disk read-only? hived.service may write in /var/lib/hive alone, but where"
-                " ReadWritePaths= names another directory: systemctl edit hived"
+            hint = "Is the disk read-only?"
+        if under_systemd() and "MANAGERPID" not in os.environ:
+            # The machine's service, and no user's.
+            hint += (
+                " hived.service may write in /var/lib/hive alone, but where ReadWritePaths= names another"
+                " directory: systemctl edit hived"
             )
         raise failed(what, error.strerror or str(error), hint) from None
     try:

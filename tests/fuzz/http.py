@@ -82,7 +82,7 @@ def node() -> tuple[Node, Defects, tempfile.TemporaryDirectory[str]]:
     async def build() -> Node:
         daemon = Daemon(settings, lambda: settings)
         path = Path(home.name) / FILE_NAME
-        key = seal.load(Path(home.name), {}, False)
+        key = seal.load(Path(home.name), None, False)
         await daemon._build(await Database.open(path), key, hashing())
         await daemon.networks.add("net", b"k" * 32)
         await daemon._load()

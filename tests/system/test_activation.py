@@ -51,6 +51,18 @@ def test_a_stopped_hived_is_started_again(machine: Machine) -> None:
     assert peer_id(machine) == before
 
 
+def test_a_key_of_the_keyboard_does_not(machine: Machine) -> None:
+    """A shell that completes a line asks hived where it runs, and leaves it alone where it does not."""
+    machine.run("hivectl networks create lab")
+    press = "COMP_WORDS='hivectl networks leave ' COMP_CWORD=3 _HIVECTL_COMPLETE=bash_complete hivectl"
+    assert machine.run(press).out == "plain,lab\n"
+    machine.run("systemctl stop hived")
+    pressed = machine.run(press)
+    assert (pressed.out.strip(), pressed.err) == ("", "")
+    assert running(machine) == "inactive"
+    machine.run("hivectl networks leave lab")
+
+
 def test_after_a_boot_it_waits_for_a_command(machine: Machine) -> None:
     before = peer_id(machine)
     machine.reboot()

@@ -64,6 +64,26 @@ def test_a_wrong_configuration_is_not_tried_again(machine: Machine) -> None:
     assert shown(machine)["service"]["unit"]["state"] == "active (running)"
 
 
+@pytest.mark.parametrize(
+    ("setting", "why", "cure"),
+    [
+        ('listen = "/ip4/0.0.0.0/tcp/443"', "may not use ports below 1024", "--listen"),
+        ('listen = "/ip6/2001:db8::1/tcp/4483"', "does not have that address", "--listen /ip6/::/tcp/4483"),
+        ('data_dir = "/srv/hive"', "Read-only file system", "ReadWritePaths="),
+        ('data_dir = "/home/hive"', "Permission denied", "ReadWritePaths="),
+    ],
+)
+def test_what_the_unit_does_not_allow_names_its_cure(
+    machine: Machine, setting: str, why: str, cure: str
+) -> None:
+    machine.put("/etc/hive/hived.toml", f"{setting}\n")
+    after = machine.cursor()
+    assert machine.run("systemctl restart hived", check=False).code == 1
+    assert cure in machine.await_line("hived", why, SECONDS, after)
+    machine.put("/etc/hive/hived.toml", "")
+    machine.run("systemctl restart hived")
+
+
 def test_anything_else_is_tried_until_it_works(machine: Machine) -> None:
     """As often as it takes: here more often than systemd's own limit of five in ten seconds."""
     drop_in(machine, "Service", "RestartSec=100ms")

@@ -114,8 +114,26 @@ def test_check_looks_at_the_state_key(tmp_path: Path) -> None:
     assert "is missing" in missing.stderr
     (state / "state.key").write_bytes(bytes(31))
     assert "31 bytes instead of 32" in hived(tmp_path, *words).stderr
+    # systemd may hand another one in, as it does to the service.
+    handed = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    (tmp_path / "state-key").write_bytes(bytes(32))
+    assert hived(tmp_path, *words, **handed).returncode == 0
+    (tmp_path / "state-key").write_bytes(bytes(33))
+    assert "33 bytes instead of 32" in hived(tmp_path, *words, **handed).stderr
     (state / "state.key").write_bytes(bytes(32))
     assert hived(tmp_path, *words).returncode == 0
+
+
+@pytest.mark.root
+def test_check_of_a_directory_that_cannot_be_looked_into(tmp_path: Path) -> None:
+    """Root becomes the node's user, who may not get there."""
+    tmp_path.chmod(0o700)
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    done = hived(tmp_path, "check", "--data-dir", str(state))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Permission denied, as user nobody" in done.stderr
 
 
 @pytest.mark.parametrize(

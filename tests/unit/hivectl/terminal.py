@@ -18,16 +18,23 @@ LAUNCH = (
 
 
 class Terminal:
-    """hivectl on a terminal; stdout too, unless it goes to a pipe."""
+    """hivectl, or another program, on a terminal; stdout too, unless it goes to a pipe."""
 
-    def __init__(self, hivectl: Hivectl, *words: str, pipe_stdout: bool = False) -> None:
+    def __init__(
+        self,
+        hivectl: Hivectl,
+        *words: str,
+        pipe_stdout: bool = False,
+        program: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *hivectl.argv(*words)],
+            [sys.executable, "-c", LAUNCH, *(program or hivectl.argv(*words))],
             stdin=slave,
             stdout=subprocess.PIPE if pipe_stdout else slave,
             stderr=slave,
-            env={"TERM": "xterm", **hivectl.environment()},
+            env={"TERM": "xterm", **(environment or hivectl.environment())},
             cwd=hivectl.home,
             start_new_session=True,
         )

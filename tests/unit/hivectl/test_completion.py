@@ -43,9 +43,13 @@ def on_path(hivectl: Hivectl) -> dict[str, str]:
         ("hivectl proxy add", "e", {"egress"}),
         ("hivectl nodes ls", "--n", {"--node", "--network"}),
         ("hivectl --json nodes", "sh", {"show"}),
+        ("hivectl nodes block --node =", "fa", {"far"}),
+        ("hivectl nodes block --node = far", "f", {"far"}),
     ],
 )
-def test_bash(on_path: dict[str, str], words: str, last: str, expected: set[str]) -> None:
+def test_bash(on_path: dict[str, str], hived: Server, words: str, last: str, expected: set[str]) -> None:
+    for peer in (LOCAL, REMOTE):
+        hived.document("GET /v1/nodes", NODES[:2], peer=peer)
     script = BASH.format(words=words, last=last)
     done = subprocess.run(
         ["bash", "--norc", "-c", script], env=on_path, capture_output=True, text=True, check=True
@@ -57,13 +61,16 @@ def test_bash(on_path: dict[str, str], words: str, last: str, expected: set[str]
 
 
 NODES = [
-    rows.node(name=name, peer_id=peer_id, path=path)
-    for name, peer_id, path in (
-        ("near", LOCAL, "self"),
-        ("far", REMOTE, "relayed"),
-        ("fast", "12D3KooWFast", "direct"),
-        ("", "12D3KooWNameless", "none"),
-        ("f$(touch x)", "12D3KooWHostile", "direct"),
+    rows.node(name=name, peer_id=peer_id, path=path, alias=alias)
+    for name, peer_id, path, alias in (
+        ("near", LOCAL, "self", None),
+        ("far", REMOTE, "relayed", None),
+        ("fast", "12D3KooWFast", "direct", None),
+        ("fast~123456", "12D3KooWFast123456", "direct", None),
+        ("", "12D3KooWNameless", "none", None),
+        ("somebody", "12D3KooWMine", "direct", "mine"),
+        ("mine", "12D3KooWLiar", "direct", None),
+        ("f$(touch x)", "12D3KooWHostile", "direct", None),
     )
 ]
 
@@ -86,10 +93,47 @@ def offered(hivectl: Hivectl, *words: str) -> dict[str, str]:
 
 def test_names_of_nodes(hivectl: Hivectl, hived: Server) -> None:
     hived.document("GET /v1/nodes", NODES)
-    known = {"far": "lab, relayed", "fast": "lab, direct", "12D3KooWNameless": "lab, not connected"}
-    assert offered(hivectl, "ping", "") == known
-    assert offered(hivectl, "nodes", "show", "fas") == {"fast": "lab, direct"}
-    assert offered(hivectl, "status", "--node", "f") == {"far": "lab, relayed", "fast": "lab, direct"}
+    direct = "lab, direct"
+    assert offered(hivectl, "ping", "") == {
+        "far": "lab, relayed",
+        "fast": direct,
+        "fast~123456": direct,
+        "12D3KooWNameless": "lab, not connected",
+        "mine": direct,
+        # An alias goes before a name, so that this one's name means another node.
+        "12D3KooWLiar": direct,
+    }
+    assert offered(hivectl, "nodes", "show", "fast~") == {"fast~123456": direct}
+    assert offered(hivectl, "status", "--node", "fa") == {
+        "far": "lab, relayed",
+        "fast": direct,
+        "fast~123456": direct,
+    }
+
+
+ZSH = """
+autoload -Uz compinit && compinit -D
+source <(hivectl completion zsh)
+show() { print -r -- "$BUFFER" >~/line; exit }
+zle -N show
+bindkey '^T' show
+PS1='ready> '
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="there is no zsh")
+@pytest.mark.parametrize("typed", ["nodes block --node=far", "nodes block far", "nodes block --node far"])
+def test_in_zsh_itself_the_line_only_grows(
+    on_path: dict[str, str], hivectl: Hivectl, hived: Server, typed: str
+) -> None:
+    hived.document("GET /v1/nodes", NODES[:2])
+    (hivectl.home / ".zshrc").write_text(ZSH)
+    shell = {**on_path, "ZDOTDIR": str(hivectl.home), "TERM": "dumb"}
+    terminal = Terminal(hivectl, program=[shutil.which("zsh") or "", "-i"], environment=shell)
+    terminal.until("ready> ")
+    terminal.press(f"hivectl {typed[:-1]}\t\x14")
+    terminal.end()
+    assert (hivectl.home / "line").read_text() == f"hivectl {typed} \n"
 
 
 def test_networks_and_proxies_of_another_node(hivectl: Hivectl, hived: Server) -> None:
@@ -114,8 +158,25 @@ def test_sessions_and_users(hivectl: Hivectl, hived: Server) -> None:
     assert offered(hivectl, "admin", "set", "a") == {"ann": "admin"}
 
 
+def test_an_option_with_its_value_stays_whole(hivectl: Hivectl, hived: Server) -> None:
+    hived.document("GET /v1/nodes", NODES[:2])
+    assert offered(hivectl, "nodes", "block", "--node=f") == {"--node=far": "lab, relayed"}
+    # An unset variable is not this node.
+    assert offered(hivectl, "--node=", "networks", "leave", "") == {}
+
+
+def test_a_token_that_has_ended_stays(hivectl: Hivectl, hived: Server) -> None:
+    hived.peers[LOCAL].password = "right"
+    assert hivectl("login", "--user", "me", "--password-stdin", input="right\n").code == 0
+    (token,) = (hivectl.home / "state").rglob("*.token")
+    hived.peers[LOCAL].token = "another"
+    assert offered(hivectl, "ping", "") == {}
+    assert token.exists()
+
+
 @pytest.mark.parametrize(
-    "answer", [problem("login-required", 401, "reading failed"), Answer(lines=[], hold=True)]
+    "answer",
+    [problem("login-required", 401, "reading failed"), Answer(lines=[], hold=True), Answer(raw=b"[" * 9999)],
 )
 def test_no_offer_without_an_answer(hivectl: Hivectl, hived: Server, answer: Answer) -> None:
     """Nobody is asked to log in, and a node that is silent is not waited for."""

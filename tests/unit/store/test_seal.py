@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,11 @@ async def test_no_secret_is_in_the_files(tmp_path: Path) -> None:
 
 
 def test_a_new_key_is_private_and_kept(tmp_path: Path) -> None:
-    first = seal.load(tmp_path, {}, database_exists=False)
+    first = seal.load(tmp_path, None, database_exists=False)
     path = tmp_path / "state.key"
     assert (path.stat().st_size, stat.S_IMODE(path.stat().st_mode)) == (KEY_BYTES, 0o600)
     assert first.source == path
-    second = seal.load(tmp_path, {}, database_exists=True)
+    second = seal.load(tmp_path, None, database_exists=True)
     assert second.open(first.seal(b"x", "p"), "p") == b"x"
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.key"]
 
@@ -103,17 +104,17 @@ def test_a_new_key_is_private_and_kept(tmp_path: Path) -> None:
 def test_a_systemd_credential_goes_first(tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    assert seal.load(tmp_path, environ, False).source == tmp_path / "state.key"
-    (credentials / "state-key").write_bytes(b"k" * KEY_BYTES)
-    loaded = seal.load(tmp_path, environ, True)
-    assert loaded.source == credentials / "state-key"
+    credential = credentials / "state-key"
+    assert seal.load(tmp_path, credential, False).source == tmp_path / "state.key"
+    credential.write_bytes(b"k" * KEY_BYTES)
+    loaded = seal.load(tmp_path, credential, True)
+    assert loaded.source == credential
     assert StateKey(b"k" * KEY_BYTES, tmp_path).open(loaded.seal(b"x", "p"), "p") == b"x"
 
 
 def test_a_database_without_its_key_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HiveError, match="missing"):
-        seal.load(tmp_path, {}, database_exists=True)
+        seal.load(tmp_path, None, database_exists=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,13 +122,15 @@ def test_a_database_without_its_key_is_an_error(tmp_path: Path) -> None:
 def test_a_key_of_another_length(tmp_path: Path, size: int) -> None:
     (tmp_path / "state.key").write_bytes(bytes(size))
     with pytest.raises(HiveError, match=f"holds {size} bytes"):
-        seal.load(tmp_path, {}, database_exists=True)
+        seal.load(tmp_path, None, database_exists=True)
 
 
-def test_a_key_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "state.key").mkdir()
-    with pytest.raises(HiveError, match="directory"):
-        seal.load(tmp_path, {}, database_exists=True)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_key_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """At once: nobody writes to the pipe."""
+    make(tmp_path / "state.key")
+    with pytest.raises(HiveError, match="no regular file"):
+        seal.load(tmp_path, None, database_exists=True)
 
 
 def test_sqlite_can_read_the_sealed_column(tmp_path: Path) -> None:
