@@ -81,7 +81,7 @@ class Config:
     log_file: Path | None = None
     daemonize: str = "off"
     pid_file: Path | None = None
-    # Files with passwords that everybody on the machine can read.
+    # Files with secrets that everybody on the machine can read.
     exposed: tuple[Path, ...] = ()
     # The credential that may hold the state key; None where none can be handed in.
     state_key: Path | None = None

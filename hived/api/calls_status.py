@@ -120,7 +120,8 @@ def _troubles(node: Node) -> list[str]:
         ]
     if idle := node.proxies.idle_ports():
         ports = several([str(port) for port in idle], 10)
-        off = [r.row.id for r in node.proxies.running.values() if r.row.port in idle and not r.row.enabled]
+        rows = [item.row for item in node.proxies.running.values() if item.row.direction == "egress"]
+        off = [row.id for row in rows if row.port in idle and not row.enabled]
         cure = f"enable {off[0]}" if off else f"add egress {idle[0]} NODE:PORT"
         found.append(
             f"a socket unit has opened {'ports' if len(idle) > 1 else 'port'} {ports} for hived, and no proxy"

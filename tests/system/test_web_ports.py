@@ -71,6 +71,10 @@ def test_with_the_unit_a_proxy_has_the_port(machine: Machine, elsewhere: Namespa
         machine.run(f"hivectl proxy add egress {port} {STRANGER}:{port}")
     assert states(machine) == {80: "listening", 443: "listening"}
     assert not any("no proxy listens" in line for line in shown(machine)["warnings"])
+    ids = [row["id"] for row in shown(machine, "proxy")]
+    machine.run("; ".join(f"hivectl proxy disable {proxy_id}" for proxy_id in ids))
+    assert any(f"hivectl proxy enable {ids[0]}" in line for line in shown(machine)["warnings"])
+    machine.run("; ".join(f"hivectl proxy enable {proxy_id}" for proxy_id in ids))
     for port in (80, 443):
         connect(elsewhere, machine, port)
     assert machine.show("hived", "User", "CapabilityBoundingSet") == ["hive", ""]
