@@ -35,6 +35,8 @@ from .suites import Suite
 _SIGNED_PREFIX = b"noise-libp2p-static-key:"
 # A payload holds a public key, a signature and extensions; RSA's take some hundred bytes.
 MAX_MESSAGE = 4096
+# The dialer's first message, a public key; the listener's is longer.
+_FIRST_BYTES = 32
 # The protobuf of an Ed25519 key, but for the key itself.
 _ED25519 = b"\x08\x01\x12\x20"
 # Real exponents are 65537; a long one takes 20 ms to check.
@@ -93,7 +95,11 @@ class Noise:
         """As the dialer of the peer ``expected``. Raises HandshakeError, WrongPeerError."""
         state = begin(suite, self._static, initiator=True)
         await _send(pipe, _step(state.write_message, b""))
-        payload = _step(state.read_message, await _receive(pipe))
+        answer = await _receive(pipe)
+        if len(answer) == _FIRST_BYTES:
+            # Their SYNs crossed (RFC 9293, 3.5), and neither has answered.
+            raise HandshakeError("both nodes dialled in the same instant; the next try will do")
+        payload = _step(state.read_message, answer)
         peer_id = authenticate(payload, state.noise_protocol.handshake_state.rs.public_bytes)
         if peer_id != expected:
             raise WrongPeerError("another node answers there")

@@ -72,6 +72,21 @@ def pass_on(sealer: Sealer, opener: Opener, plain: bytes) -> bytes:
     return bytes(out[sealer.prefix :])
 
 
+@suites
+@trio_test
+async def test_two_dialers_say_what_they_are(suite: Suite) -> None:
+    """TCP connects them where each dials the other's listener from its own at once."""
+    one, other = await between(
+        lambda pipe: alice.initiate(pipe, suite, BOB.peer_id),
+        lambda pipe: bob.initiate(pipe, suite, ALICE.peer_id),
+        same,
+        same,
+    )
+    for error in (one, other):
+        assert isinstance(error, HandshakeError)
+        assert "same instant" in str(error)
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["protocol_name"])
 @pytest.mark.filterwarnings("ignore:One of ephemeral keypairs")
 @pytest.mark.parametrize("long", [False, True])
