@@ -93,6 +93,7 @@ GLOBAL_OPTIONS: tuple[click.Option, ...] = (
         multiple=True,
         expose_value=False,
         callback=_keep_value,
+        type=click.Path(readable=False),
         help="hived's socket. Default: HIVE_SOCKET, else where hived puts it.",
     ),
 )

@@ -110,6 +110,8 @@ class Parsed(click.ParamType[T]):
         return offers.found(getattr(offers, self._offer), ctx.ensure_object(Settings), incomplete)
 
 
+# For its completion; what is wrong with a file is said by whoever opens it.
+FILE = click.Path(readable=False)
 PORT = Parsed("port", parse_port)
 TARGET = Parsed("node:port", parse_target)
 NODE = Parsed("node", parse_node, "nodes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from hivectl.parameters import FILE
 from hivectl.usage import wrong
 from hived.errors import HiveError, usage
 
@@ -32,7 +33,7 @@ def options(function: F) -> F:
         "--password", metavar="P", help="The password itself; others may see it while the command runs."
     )
     file = click.option(
-        "--password-file", metavar="FILE", help="Read the password from the first line of a file."
+        "--password-file", metavar="FILE", type=FILE, help="Read the password from the first line of a file."
     )
     return stdin_option(file(plain(function)))
 
@@ -40,7 +41,7 @@ def options(function: F) -> F:
 def passphrase_options(function: F) -> F:
     """Add ``--passphrase-stdin`` and ``--passphrase-file`` to a command."""
     file = click.option(
-        "--passphrase-file", metavar="F", help="Read the passphrase from the first line of a file."
+        "--passphrase-file", metavar="F", type=FILE, help="Read the passphrase from the first line of a file."
     )
     stdin = click.option("--passphrase-stdin", is_flag=True, help="Read the passphrase from standard input.")
     return stdin(file(function))

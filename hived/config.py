@@ -357,9 +357,8 @@ def describe(config: Config) -> str:
             value = [secret.name for secret in value]
         elif item.name in ("listen_named", "name_given", "exposed", "state_key"):
             continue
-        lines.append(
-            f"{item.name} = {', '.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
-        )
+        several = value if isinstance(value, (tuple, list)) else () if value is None else (value,)
+        lines.append(f"{item.name} = {', '.join(map(str, several))}".rstrip())
     return "\n".join(lines)
 
 

@@ -51,7 +51,7 @@ class HiveError(Exception):
         """The failure as one line: ``WHAT FAILED: WHY. WHAT TO DO.``"""
         text = f"{self.what}: {self.why}" if self.why else self.what
         if self.hint:
-            text = f"{text}. {self.hint}"
+            text = f"{text} {self.hint}" if text.endswith("?") else f"{text}. {self.hint}"
         text = " ".join(text.split())
         return text if text.endswith((".", "?")) else text + "."
 

@@ -52,9 +52,11 @@ class Done(Answer):
 
 
 class Reloaded(Answer):
-    """``need_restart``: settings that have changed, and are in force only after a restart."""
+    """``need_restart``: settings that have changed, and are in force only after a restart; ``file``: what was
+    read, None where no configuration file is in use."""
 
     need_restart: list[str]
+    file: str | None = None
 
 
 class Info(Answer):

@@ -9,6 +9,7 @@ import click
 
 from hivectl import files, output, passwords, prompts
 from hivectl.options import Command, Settings
+from hivectl.parameters import FILE
 from hivectl.usage import wrong
 from hived.errors import usage
 from hived.schema import MIN_PASSPHRASE, Backup, BackupRequest, Status
@@ -17,7 +18,7 @@ STDOUT = "-"
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=FILE)
 @click.option("--force", is_flag=True, help="Write over a file that exists.")
 @passwords.passphrase_options
 @click.pass_obj

@@ -17,6 +17,9 @@ def reload(settings: Settings) -> None:
 
 
 def _show(reloaded: Reloaded) -> None:
-    output.say("The configuration is read.")
+    if reloaded.file:
+        output.say(f"The configuration is read: {reloaded.file}")
+    else:
+        output.say("No configuration file is in use: what flags and variables name is read again.")
     if reloaded.need_restart:
         output.warn(f"in force after a restart only: {', '.join(reloaded.need_restart)}")

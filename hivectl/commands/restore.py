@@ -10,6 +10,7 @@ import click
 
 from hivectl import output, passwords, prompts, report
 from hivectl.options import Command, Settings
+from hivectl.parameters import FILE
 from hivectl.usage import wrong
 from hived.errors import HiveError, Kind, failed, usage
 from hived.schema import MAX_BACKUP, Info, Restored, RestoreRequest, Status
@@ -20,7 +21,7 @@ LOOK_SECONDS = 0.1
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=FILE)
 @click.option("--replace", is_flag=True, help="Give up what this node is and has now.")
 @passwords.passphrase_options
 @click.pass_obj

@@ -166,7 +166,8 @@ def network_rows(node: Node) -> list[NetworkRow]:
 
 async def reload(node: Node, caller: Caller) -> Reloaded:
     """Have the node read its configuration again, as after SIGHUP."""
-    return Reloaded(need_restart=await node.reload())
+    need_restart = await node.reload()
+    return Reloaded(need_restart=need_restart, file=str(node.config.config) if node.config.config else None)
 
 
 async def rename(node: Node, caller: Caller, body: Rename) -> Done:

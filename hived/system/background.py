@@ -48,8 +48,7 @@ def start(run: Callable[[Callable[[], None]], int], data_dir: Path, pid_file: Pa
     try:
         with DaemonContext(
             pidfile=pid_lock,
-            # Files named on the command line are read again at SIGHUP, from where it was typed.
-            working_directory=os.getcwd(),
+            working_directory=_directory(),
             umask=0o077,
             detach_process=True,
             files_preserve=[tell],
@@ -61,11 +60,24 @@ def start(run: Callable[[Callable[[], None]], int], data_dir: Path, pid_file: Pa
             code = run(lambda: _let_go(caller, log_file))
     except LockError as error:
         print(f"hived: {failed(f'writing {pid_file} failed', str(error)).line()}", file=sys.stderr)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        print(f"hived: {failed('going into the background failed', why).line()}", file=sys.stderr)
     finally:
         caller.tell(code)
         sys.stderr.flush()
         os._exit(code)
     raise AssertionError("os._exit does not return")
+
+
+def _directory() -> str:
+    """Where it was typed, for files that are read again at SIGHUP; ``/`` where hived may not go there."""
+    try:
+        here = os.getcwd()
+        os.chdir(here)
+    except OSError:
+        return "/"
+    return here
 
 
 def _refuse_supervised() -> None:

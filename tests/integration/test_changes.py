@@ -111,7 +111,7 @@ def test_hangup(tmp_path: Path) -> None:
             connect(ports[1]).close()
             write(ports[0], f'pid_file = "{tmp_path}/pid"')
             reloaded = alpha.ctl("reload")
-            assert reloaded.out == "The configuration is read.\n"
+            assert reloaded.out == f"The configuration is read: {file}\n"
             assert reloaded.err == "hivectl: warning: in force after a restart only: pid_file.\n"
             connect(ports[0]).close()
             with pytest.raises(ConnectionRefusedError):

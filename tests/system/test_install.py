@@ -138,6 +138,21 @@ def test_the_files_are_whose_they_should_be(machine: Machine) -> None:
     assert others == ""
 
 
+def test_without_systemd_as_the_documentation_says(machine: Machine) -> None:
+    """From a directory that the user may not enter, too."""
+    before = peer_id(machine)
+    machine.run("systemctl stop hived hived.socket")
+    command = "hived --daemonize --data-dir /var/lib/hive --config /etc/hive/hived.toml"
+    machine.run(f"cd /root && runuser -u hive -- {command}")
+    here = "hivectl --socket /var/lib/hive/control.sock id --json"
+    assert machine.run(here).json()["peer_id"] == before
+    machine.run(
+        "kill $(cat /var/lib/hive/hived.pid); while [ -e /var/lib/hive/hived.pid ]; do sleep .1; done"
+    )
+    machine.run("rm /var/lib/hive/hived.log; systemctl start hived.socket hived")
+    assert peer_id(machine) == before
+
+
 @pytest.mark.parametrize("manager", ["system", "user"])
 def test_systemd_understands_every_line_of_the_units(machine: Machine, manager: str) -> None:
     """It only warns of a key that it does not know, and goes on without."""

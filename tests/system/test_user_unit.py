@@ -62,6 +62,6 @@ def test_reload_is_a_signal_where_the_socket_is_elsewhere(machine: Machine) -> N
     machine.run("systemctl --user restart hived", USER)
     machine.run(f"echo 'log_level = \"debug\"' >>{file} && systemctl --user reload hived", USER)
     said = machine.run(f"hivectl --socket /home/{USER}/own.sock reload", USER)
-    assert (said.out, said.err) == ("The configuration is read.\n", "")
+    assert (said.out, said.err) == (f"The configuration is read: {file}\n", "")
     machine.run(f"echo nonsense >>{file}", USER)
     assert machine.run("systemctl --user is-active hived", USER).out == "active\n"

@@ -19,8 +19,11 @@ source <(hivectl completion bash)
 complete -p hivectl
 COMP_WORDS=({words} "{last}")
 COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+files="no files"
+compopt() {{ [[ "$1 $2" == "-o default" ]] && files=files; }}
 _hivectl_completion hivectl "{last}"
 echo "${{COMPREPLY[@]}}"
+echo "$files"
 """
 
 
@@ -44,6 +47,9 @@ def on_path(hivectl: Hivectl) -> dict[str, str]:
         ("hivectl nodes ls", "--n", {"--node", "--network"}),
         ("hivectl --json nodes", "sh", {"show"}),
         ("hivectl nodes block --node =", "fa", {"far"}),
+        # bash itself knows the files.
+        ("hivectl backup", "x", set()),
+        ("hivectl --socket", "x", set()),
         ("hivectl nodes block --node = far", "f", {"far"}),
     ],
 )
@@ -54,7 +60,8 @@ def test_bash(on_path: dict[str, str], hived: Server, words: str, last: str, exp
     done = subprocess.run(
         ["bash", "--norc", "-c", script], env=on_path, capture_output=True, text=True, check=True
     )
-    registered, found = done.stdout.splitlines()
+    registered, found, is_file = done.stdout.splitlines()
+    assert is_file == ("files" if last == "x" else "no files")
     assert "-F _hivectl_completion hivectl" in registered
     assert set(found.split()) == expected
     assert done.stderr == ""
