@@ -10,6 +10,8 @@ same for js-libp2p.
     lazy     as take, but reads nothing for STALL_SECONDS behind the line
     source   sends as many random bytes as the first line says, and their SHA-256, and ends its side; then
              takes what the other side still has, and tells its SHA-256
+    give     as source, but ends its side behind the other's: a forward of Kubo's whose one side has ended
+             closes both, and then may reset the stream, with what is still to be read
     echo     gives back what comes
     reset    resets the stream at the first byte
     hold     answers "held" at the first byte; tells how the stream ended
@@ -125,6 +127,17 @@ async def download(stream: Stream, size: int, after: int = 0, stall: float = 0.0
     return sent
 
 
+async def get(stream: Stream, size: int, stall: float = 0.0) -> None:
+    """Take from a ``give``; ``stall``: nothing is read for so many seconds first."""
+    await stream.send_all(b"%d\n" % size)
+    await trio.sleep(stall)
+    digest = hashlib.sha256()
+    for at in range(0, size, _BLOCK):
+        digest.update(await exactly(stream, min(_BLOCK, size - at)))
+    assert (await exactly(stream, DIGEST_CHARS)).decode() == digest.hexdigest()
+    await stream.aclose()
+
+
 async def echo(stream: Stream, size: int) -> None:
     """Send to an ``echo`` and take it back at the same time."""
     async with trio.open_nursery() as nursery:
@@ -155,6 +168,7 @@ class Services:
             "take": self.take,
             "lazy": self.lazy,
             "source": self.source,
+            "give": self.give,
             "echo": self.echo,
             "reset": self.reset,
             "hold": self.hold,
@@ -186,6 +200,10 @@ class Services:
         await stream.send_all((await send_random(stream, int(await line(stream)))).encode())
         await stream.send_eof()
         await self._tell.send({"service": "source", "sha256": await digest_of_all(stream)})
+
+    async def give(self, stream: Stream) -> None:
+        await stream.send_all((await send_random(stream, int(await line(stream)))).encode())
+        await digest_of_all(stream)
 
     async def echo(self, stream: Stream) -> None:
         while data := await stream.receive_some(_READ_BYTES):

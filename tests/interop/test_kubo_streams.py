@@ -20,7 +20,7 @@ from hived.overlay.identify import IDENTIFY, PING
 from tests.integration.nodes import free_port
 from tests.integration.peer import act
 from tests.interop.end import End, hive_end
-from tests.interop.services import MB, STALL_SECONDS, Stream, download, echo, everything, ping, put
+from tests.interop.services import MB, STALL_SECONDS, Stream, echo, everything, get, ping, put
 from tests.interop.stock import KUBO_PROTOCOL, Stock
 
 pytestmark = pytest.mark.requires("kubo")
@@ -108,7 +108,7 @@ def test_ping_and_identify(go: Stock, dialer: str) -> None:
 def test_100_megabytes_each_way(go: Stock, dialer: str, opener: str) -> None:
     async def play(met: Meeting) -> None:
         await put(await (await met.opener("take", opener))(), 100 * MB)
-        await download(await (await met.opener("source", opener))(), 100 * MB)
+        await get(await (await met.opener("give", opener))(), 100 * MB)
 
     scene(go, dialer, play)
 
@@ -136,7 +136,7 @@ def test_a_stalled_reader_stops_nobody_else(go: Stock) -> None:
         async def ours(by: str) -> None:
             name = f"we, on a stream of {by}"
             stalled.add(name)
-            await download(await (await met.opener("source", by))(), 32 * MB, stall=STALL_SECONDS)
+            await get(await (await met.opener("give", by))(), 32 * MB, stall=STALL_SECONDS)
             stalled.discard(name)
 
         async def theirs(by: str) -> None:
