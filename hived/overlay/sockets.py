@@ -13,11 +13,10 @@ import trio
 
 from ..errors import conflict, failed
 from ..transport import socketend
-from ..transport.listeners import Kept
+from ..transport.listeners import Kept, is_reserved
 from .addresses import Endpoint
 
 _BACKLOG = 512
-_PRIVILEGED_PORTS = 1024
 
 
 Origin = tuple[str, int]
@@ -52,7 +51,7 @@ def bind(end: Endpoint, kept: Kept) -> trio.SocketListener:
             raise conflict(
                 what, "the port is taken", "Choose another with --listen, or stop what uses it"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM) and 0 < end.port < _PRIVILEGED_PORTS:
+        if is_reserved(end.port, error):
             raise failed(
                 what, "hived may not use ports below 1024 here", "Choose one above 1023 with --listen"
             ) from None

@@ -16,6 +16,7 @@ from ..logs import Log, who
 from ..overlay.connection import STREAM_ERRORS, Connection
 from ..overlay.networkkeys import network_id
 from ..overlay.quota import Allowance
+from ..transport.listeners import is_reserved
 from ..transport.plane import Plane
 from ..transport.socketend import reset_when_closed
 from ..transport.tunnel import Tunnel
@@ -31,7 +32,6 @@ CLOSE_SECONDS = 5.0
 # Between two lines that say that a proxy is full, or that accepting fails.
 QUIET_SECONDS = 60.0
 _BACKLOG = 512
-_PRIVILEGED_PORTS = 1024
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def bind(host: str | None, port: int) -> list[socket.socket]:
             ) from None
         if error.errno == errno.EADDRNOTAVAIL:
             raise usage(what, f"{host} is no address of this machine", "Name one with --bind") from None
-        if error.errno in (errno.EACCES, errno.EPERM) and port < _PRIVILEGED_PORTS:
+        if is_reserved(port, error):
             raise failed(
                 what,
                 "hived may not use ports below 1024 here",

@@ -5,9 +5,17 @@ Whoever listens asks here before it binds. What keeps them is built by the daemo
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Collection
 from typing import Protocol
+
+_UNRESERVED_PORT = 1024
+
+
+def is_reserved(port: int, error: OSError) -> bool:
+    """Whether binding failed for a port below 1024, which only root may have (ip(7))."""
+    return error.errno in (errno.EACCES, errno.EPERM) and 0 < port < _UNRESERVED_PORT
 
 
 class Kept(Protocol):
